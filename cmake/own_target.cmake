@@ -1,0 +1,15 @@
+# Prepares a test, benchmark or example of this repository: links mora and switches warnings on.
+# Nothing of this reaches those who use the library.
+function(mora_own_target target)
+  target_link_libraries(${target} PRIVATE mora::mora)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+    # -Wconversion includes -Wsign-conversion in Clang only; Eigen's signed sizes and the standard
+    # library's unsigned ones meet too often for it to be of use.
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+                                             -Wno-sign-conversion)
+  elseif(MSVC)
+    target_compile_options(${target} PRIVATE /W4 /permissive- /bigobj)
+  endif()
+  set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ${MORA_WERROR})
+endfunction()

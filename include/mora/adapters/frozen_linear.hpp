@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "mora/adapters/side.hpp"
+#include "mora/core/matrix.hpp"
+#include "mora/core/product.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// A linear layer that is not trained: Y = X W^T + b, with W [out, in] and b [out] (or none).
+///
+/// It is a handle: copies share the weight, which is never copied and never written. Who owns it:
+/// - `FrozenLinear<float>(std::move(matrix))`: the handles, together;
+/// - `FrozenLinear<float>(matrix)`, a Map or a Block: the caller, who keeps the memory alive and in
+///   place for as long as a handle exists (as with std::span);
+/// - `FrozenLinear<float>(data, out, in, owner)`: whatever `owner` keeps alive, a mapped file say.
+///
+/// The weight may hold any numbers, NaN among them. Throws ShapeError for sizes below 1 or beyond
+/// memory, or a bias of another length than out. Column-major weights do not compile: the transpose
+/// of a column-major [in, out] matrix is the [out, in] matrix without a copy.
+template <Real T>
+class FrozenLinear {
+ public:
+  /// Takes the matrix over.
+  FrozenLinear(Matrix<T>&& weight, RowVector<T> bias = {}) {  // NOLINT(google-explicit-constructor)
+    detail::require_features(weight.cols(), weight.rows());
+    const auto owned = std::make_shared<const Matrix<T>>(std::move(weight));
+    bind(owned->data(), owned->rows(), owned->cols(), owned->cols(), owned, std::move(bias));
+  }
+
+  /// Copies a temporary that cannot be taken over: Eigen's eval() returns a const one.
+  FrozenLinear(const Matrix<T>&& weight,  // NOLINT(google-explicit-constructor)
+               RowVector<T> bias = {})
+      : FrozenLinear(Matrix<T>(weight), std::move(bias)) {}
+
+  /// Reads a matrix, map or block of the caller's.
+  template <class Derived>
+  FrozenLinear(const Eigen::MatrixBase<Derived>& weight,  // NOLINT(google-explicit-constructor)
+               RowVector<T> bias = {}) {
+    static_assert(std::same_as<typename Derived::Scalar, T>,
+                  "mora: the weight has another scalar type than the layer; convert it with "
+                  ".template cast<T>().eval()");
+    static_assert(detail::has_memory<Derived>,
+                  "mora: the frozen weight is memory, not an expression; call .eval() on it");
+    static_assert(detail::is_row_major<Derived>,
+                  "mora: the weight is row-major, [out, in]; pass the .transpose() of a "
+                  "column-major [in, out] matrix");
+    const ConstMap<T> map = detail::map_memory<T>(weight.derived());
+    if (!detail::rows_are_contiguous(weight.derived())) {
+      throw ShapeError(detail::concat("weight: expected contiguous rows, found an inner stride of ",
+                                      weight.derived().innerStride()));
+    }
+    bind(map.data(), map.rows(), map.cols(), map.outerStride(), nullptr, std::move(bias));
+  }
+  template <class Derived>
+  FrozenLinear(const Eigen::PlainObjectBase<Derived>&& weight, RowVector<T> bias = {}) = delete;
+
+  /// Reads [out, in] numbers at `data`, kept alive by `owner`; any alignment of T.
+  FrozenLinear(const T* data, Index out_features, Index in_features,
+               std::shared_ptr<const void> owner, RowVector<T> bias = {}) {
+    bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
+  }
+
+  [[nodiscard]] Index in_features() const { return in_; }
+  [[nodiscard]] Index out_features() const { return out_; }
+  /// Empty when there is none.
+  [[nodiscard]] const RowVector<T>& bias() const { return bias_; }
+
+  /// W [out, in]. Throws StateError for a handle that was moved from.
+  [[nodiscard]] ConstMap<T> weight() const {
+    if (!data_) throw StateError("layer: used after it was moved from");
+    return {data_.get(), out_, in_, Eigen::OuterStride<>(stride_)};
+  }
+
+  /// Y [tokens, out]. 2 tokens in out operations.
+  [[nodiscard]] Matrix<T> forward(const MatrixView<T>& x) const {
+    detail::require_size("forward, columns of x (in_features)", in_, x.cols());
+    Matrix<T> y(x.rows(), out_);
+    forward_into(x, detail::map_of(y));
+    return y;
+  }
+
+  /// The same for arguments that were checked: y = x W^T + b.
+  void forward_into(const ConstMap<T>& x, MutableMap<T> y) const { apply(weight(), x, y); }
+
+  /// dx = dy W, overwritten.
+  void backward_into(const ConstMap<T>& dy, MutableMap<T> dx) const {
+    dx.setZero();
+    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(dx, T(1), dy, weight());
+  }
+
+  /// y = x w^T + b with this layer's bias and another weight, a merged one.
+  void apply(const ConstMap<T>& w, const ConstMap<T>& x, MutableMap<T> y) const {
+    if (bias_.size() == 0) {
+      y.setZero();
+    } else {
+      y.rowwise() = bias_;
+    }
+    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(y, T(1), x, w);
+  }
+
+ private:
+  void bind(const T* data, Index out, Index in, Index stride, std::shared_ptr<const void> owner,
+            RowVector<T> bias) {
+    detail::require_features(in, out);
+    if (data == nullptr) throw ArgumentError("weight: the pointer is null");
+    if (const auto over = reinterpret_cast<std::uintptr_t>(data) % alignof(T); over != 0) {
+      throw ArgumentError(detail::concat("weight: expected an address that is a multiple of ",
+                                         alignof(T), ", found one that is ", over, " beyond"));
+    }
+    if (bias.size() != 0) detail::require_size("bias, length (out_features)", out, bias.size());
+    data_ = std::shared_ptr<const T>(std::move(owner), data);
+    out_ = out;
+    in_ = in;
+    stride_ = stride;
+    bias_ = std::move(bias);
+  }
+
+  std::shared_ptr<const T> data_;
+  Index out_ = 0;
+  Index in_ = 0;
+  Index stride_ = 0;
+  RowVector<T> bias_;
+};
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <concepts>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/concepts.hpp"
+#include "mora/adapters/full.hpp"
+#include "mora/adapters/lora.hpp"
+#include "mora/adapters/mora.hpp"
+#include "mora/core/elementwise.hpp"
+#include "mora/core/large_memory.hpp"
+#include "mora/core/parallel.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// A frozen linear layer with an adapter around it; MoraLinear, LoraLinear and FullLinear are it.
+///
+/// Shapes: X [tokens, in], Y [tokens, out], dY and dX like them; any number of tokens, zero too.
+/// Every function throws ShapeError for other shapes (with both numbers), ArgumentError for results
+/// that overlap memory which is still read, and StateError where its state forbids the call; what
+/// throws has changed nothing. A layer that was moved from throws StateError.
+///
+/// Copies share the frozen weight and have parameters of their own. Const functions are safe from
+/// any number of threads; none of the others is safe beside any other call on the same layer.
+template <Adapter A>
+class AdaptedLinear {
+ public:
+  using Scalar = typename A::Scalar;
+  using AdapterType = A;
+  using Settings = typename A::Settings;
+  using Output = MutableView<Scalar>;
+
+  /// What a training forward pass keeps for the backward pass: for LoRA and full fine-tuning x, for
+  /// MoRA C(x) alone. Make one for each layer and keep it: its memory is reused. A backward pass
+  /// uses it up, so that no gradient is counted twice.
+  class Saved {
+   public:
+    Saved() = default;
+
+   private:
+    friend class AdaptedLinear;
+    Index tokens_ = -1;  // -1: no forward pass to go back through
+    Matrix<Scalar> input_;
+    typename A::Saved adapter_;
+  };
+
+  /// A fresh adapter that changes nothing yet: the layer computes what the frozen one does.
+  /// Throws ArgumentError or ShapeError for settings that cannot be.
+  explicit AdaptedLinear(FrozenLinear<Scalar> base,
+                         const Settings& settings = {}) requires std::constructible_from < A,
+      const FrozenLinear<Scalar>
+  &, const Settings& > : base_(std::move(base)), adapter_(base_, settings) {}
+
+  /// The same for adapters that start with random numbers (LoRA's A).
+  template <Generator64 G>
+  AdaptedLinear(FrozenLinear<Scalar> base, const Settings& settings, G& generator)
+      : base_(std::move(base)), adapter_(make_adapter(base_, settings, generator)) {}
+
+  /// Around an adapter that exists already. Throws ShapeError unless it fits.
+  AdaptedLinear(FrozenLinear<Scalar> base, A adapter)
+      : base_(std::move(base)), adapter_(std::move(adapter)) {
+    require_usable();
+  }
+
+  [[nodiscard]] Index in_features() const { return base_.in_features(); }
+  [[nodiscard]] Index out_features() const { return base_.out_features(); }
+  /// The frozen layer, for its output without the adapter: `layer.base().forward(x)`.
+  [[nodiscard]] const FrozenLinear<Scalar>& base() const { return base_; }
+  [[nodiscard]] const A& adapter() const {
+    require_not_moved_from();
+    return adapter_;
+  }
+  /// The adapter to change it. Throws StateError while merged.
+  [[nodiscard]] A& adapter() {
+    require_trainable("adapter");
+    return adapter_;
+  }
+  /// What is legal about the settings and yet probably not meant, a sentence each.
+  [[nodiscard]] std::vector<std::string> warnings() const { return adapter().warnings(); }
+
+  /// Visits the trainable parameters by name. Throws StateError while merged, as training then
+  /// would change an adapter that the merged weight does not see.
+  template <class F>
+  void visit_parameters(F&& f) {
+    require_trainable("visit_parameters");
+    adapter_.visit_parameters(std::forward<F>(f));
+  }
+  template <class F>
+  void visit_parameters(F&& f) const {
+    adapter().visit_parameters(std::forward<F>(f));
+  }
+
+  /// Y = X W^T + b + the adapter's part; from the merged weight when merged.
+  [[nodiscard]] Matrix<Scalar> forward(const MatrixView<Scalar>& x) const {
+    Matrix<Scalar> y(x.rows(), out_features());
+    compute(x, detail::map_of(y), nullptr);
+    return y;
+  }
+  void forward(const MatrixView<Scalar>& x, Output y) const {
+    compute(x, checked_output(y, x.rows(), out_features(), x), nullptr);
+  }
+
+  /// The forward pass of training: keeps in `saved` what backward needs. Throws StateError while
+  /// merged.
+  [[nodiscard]] Matrix<Scalar> forward(const MatrixView<Scalar>& x, Saved& saved) const {
+    Matrix<Scalar> y(x.rows(), out_features());
+    compute(x, detail::map_of(y), &saved);
+    return y;
+  }
+  void forward(const MatrixView<Scalar>& x, Saved& saved, Output y) const {
+    compute(x, checked_output(y, x.rows(), out_features(), x), &saved);
+  }
+
+  /// Adds to the gradients of the parameters and returns dX. Throws StateError unless a training
+  /// forward pass filled `saved` since the last backward pass, and while merged.
+  Matrix<Scalar> backward(const MatrixView<Scalar>& dy, Saved& saved) {
+    Matrix<Scalar> dx(dy.rows(), in_features());
+    MutableMap<Scalar> map = detail::map_of(dx);
+    differentiate(dy, saved, &map);
+    return dx;
+  }
+  void backward(const MatrixView<Scalar>& dy, Saved& saved, Output dx) {
+    MutableMap<Scalar> map = checked_output(dx, dy.rows(), in_features(), dy);
+    differentiate(dy, saved, &map);
+  }
+  /// The same without dX, for the lowest layer that trains: it saves a product with W.
+  void backward_parameters(const MatrixView<Scalar>& dy, Saved& saved) {
+    differentiate(dy, saved, nullptr);
+  }
+
+  [[nodiscard]] bool merged() const { return merged_.has_value(); }
+
+  /// Makes a merged weight W + Delta W of its own, [out, in]; the frozen weight stays untouched.
+  /// Returns false, and does nothing, when merged already. Throws NumericError, and changes
+  /// nothing, when a number of the result is not finite. Cost: a pass over W.
+  bool merge() {
+    require_usable();
+    if (merged()) return false;
+    RowVector<Scalar> bias = merged_bias();
+    const auto memory = detail::allocate_large<Scalar>(out_features() * in_features());
+    const MutableMap<Scalar> weight(memory.get(), out_features(), in_features(),
+                                    Eigen::OuterStride<>(in_features()));
+    const ConstMap<Scalar> w = base_.weight();
+    const auto plan = adapter_.plan_merge();
+    for_each_chunk([&](Index first, Index count) {
+      MutableMap<Scalar> rows = detail::rows_of(weight, first, count);
+      rows = detail::rows_of(w, first, count);
+      adapter_.merge_rows(plan, first, rows);
+      require_finite(first, rows);
+    });
+    merged_.emplace(memory.get(), out_features(), in_features(), memory, std::move(bias));
+    return true;
+  }
+
+  /// Back to the frozen weight, bit for bit, as that was never changed. Returns false when not
+  /// merged. Throws StateError after merge_into the frozen weight itself: what it was is gone.
+  bool unmerge() {
+    require_not_moved_from();
+    if (!merged()) return false;
+    if (merged_in_place_) {
+      throw StateError("unmerge: merge_into has overwritten the frozen weight itself");
+    }
+    merged_.reset();
+    return true;
+  }
+
+  /// Adds the update to `weight` [out, in], which holds the numbers of the frozen weight, in place
+  /// and without a copy of it: for those who have memory for one matrix only. When it is the frozen
+  /// weight's own memory the layer is merged from then on (other layers over that memory see the
+  /// merged weight as theirs), without a way back; otherwise the layer is unchanged. Throws
+  /// NumericError, and changes nothing, when a number of the result is not finite. The caller sees
+  /// to it that nobody reads `weight` meanwhile. Cost: a reading pass over W and
+  /// one that adds, the memory traffic of W += D.
+  void merge_into(Output weight) {
+    require_trainable("merge_into");
+    require_usable();
+    MutableMap<Scalar> target = detail::map_of(weight);
+    detail::require_size("merge_into, rows (out_features)", out_features(), target.rows());
+    detail::require_size("merge_into, columns (in_features)", in_features(), target.cols());
+    require_rows_apart("merge_into", target);
+    const ConstMap<Scalar> w = base_.weight();
+    const bool in_place =
+        target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
+    if (!in_place) detail::require_disjoint("merge_into", detail::as_const(target), w);
+    require_disjoint_from_parameters("merge_into", target);
+    RowVector<Scalar> bias = merged_bias();
+    std::optional<FrozenLinear<Scalar>> result;
+    if (in_place) result.emplace(w, std::move(bias));
+    const auto plan = adapter_.plan_merge();
+    require_finite_result(target, plan);
+    for_each_chunk([&](Index first, Index count) {
+      adapter_.merge_rows(plan, first, detail::rows_of(target, first, count));
+    });
+    merged_ = std::move(result);
+    merged_in_place_ = in_place;
+  }
+
+  /// Delta W [out, in] as a dense matrix: what merge adds.
+  [[nodiscard]] Matrix<Scalar> update() const {
+    require_usable();
+    Matrix<Scalar> delta(out_features(), in_features());
+    const ConstMap<Scalar> w = base_.weight();
+    const auto plan = adapter_.plan_merge();
+    for_each_chunk([&](Index first, Index count) {
+      MutableMap<Scalar> rows = detail::rows_of(detail::map_of(delta), first, count);
+      if constexpr (A::additive) {
+        rows.setZero();
+        adapter_.merge_rows(plan, first, rows);
+      } else {
+        rows = detail::rows_of(w, first, count);
+        adapter_.merge_rows(plan, first, rows);
+        rows -= detail::rows_of(w, first, count);
+      }
+    });
+    return delta;
+  }
+
+ private:
+  struct TrialRows;
+
+  template <class G>
+  static A make_adapter(const FrozenLinear<Scalar>& base, const Settings& settings, G& generator) {
+    if constexpr (std::constructible_from<A, const FrozenLinear<Scalar>&, const Settings&, G&>) {
+      return A(base, settings, generator);
+    } else {
+      return A(base, settings);
+    }
+  }
+
+  void require_not_moved_from() const { (void)base_.weight(); }
+
+  /// That nothing was moved from, and that the adapter still fits: it may be changed freely.
+  void require_usable() const {
+    require_not_moved_from();
+    detail::require_size("adapter, in_features", base_.in_features(), adapter_.in_features());
+    detail::require_size("adapter, out_features", base_.out_features(), adapter_.out_features());
+    adapter_.require_shapes();
+  }
+
+  void require_trainable(const char* call) const {
+    require_not_moved_from();
+    if (merged()) throw StateError(detail::concat(call, ": the layer is merged; unmerge it first"));
+  }
+
+  static void require_rows_apart(const char* call, const MutableMap<Scalar>& target) {
+    if (target.rows() > 1 && target.outerStride() < target.cols()) {
+      throw ArgumentError(detail::concat(call, ": rows of ", target.cols(), " numbers overlap, as ",
+                                         target.outerStride(), " lie between their beginnings"));
+    }
+  }
+
+  void require_disjoint_from_parameters(const char* call, const MutableMap<Scalar>& target) const {
+    adapter_.visit_parameters([&](std::string_view, const auto& parameter) {
+      detail::require_disjoint(call, detail::as_const(target), detail::map_of(parameter.value));
+      detail::require_disjoint(call, detail::as_const(target), detail::map_of(parameter.gradient));
+    });
+  }
+
+  MutableMap<Scalar> checked_output(Output& output, Index rows, Index cols,
+                                    const ConstMap<Scalar>& input) const {
+    const MutableMap<Scalar> map = detail::map_of(output);
+    detail::require_size("result, rows (tokens)", rows, map.rows());
+    detail::require_size("result, columns", cols, map.cols());
+    require_rows_apart("result", map);
+    detail::require_disjoint("result", detail::as_const(map), input);
+    detail::require_disjoint("result", detail::as_const(map), base_.weight());
+    if (merged_) detail::require_disjoint("result", detail::as_const(map), merged_->weight());
+    require_disjoint_from_parameters("result", map);
+    return map;
+  }
+
+  void compute(const ConstMap<Scalar>& x, MutableMap<Scalar> y, Saved* saved) const {
+    require_usable();
+    detail::require_size("forward, columns of x (in_features)", in_features(), x.cols());
+    if (saved) {
+      require_trainable("forward for training");
+      saved->tokens_ = -1;
+    }
+    if (merged_) {
+      merged_->forward_into(x, y);
+      return;
+    }
+    adapter_.forward(base_, x, y, saved ? &saved->adapter_ : nullptr);
+    if (!saved) return;
+    if constexpr (A::saves_input) {
+      detail::resize(saved->input_, x.rows(), x.cols());
+      saved->input_ = x;
+    }
+    saved->tokens_ = x.rows();
+  }
+
+  void differentiate(const ConstMap<Scalar>& dy, Saved& saved, MutableMap<Scalar>* dx) {
+    require_trainable("backward");
+    require_usable();
+    if (saved.tokens_ < 0) {
+      throw StateError("backward: no training forward pass since the last backward pass");
+    }
+    detail::require_size("backward, rows of dy (tokens)", saved.tokens_, dy.rows());
+    detail::require_size("backward, columns of dy (out_features)", out_features(), dy.cols());
+    if constexpr (A::saves_input) {
+      detail::require_size("backward, columns of the saved x (in_features)", in_features(),
+                           saved.input_.cols());
+    }
+    adapter_.visit_parameters([&](std::string_view name, const auto& parameter) {
+      if (parameter.gradient.size() == 0) return;
+      detail::require_same_shape("gradient", name, parameter.value, parameter.gradient);
+      detail::require_disjoint("backward, gradient", detail::map_of(parameter.gradient), dy);
+    });
+    adapter_.backward(base_, detail::map_of(std::as_const(saved.input_)), dy, saved.adapter_, dx);
+    saved.tokens_ = -1;
+  }
+
+  /// Rows of the weight that fit into the cache, in parallel.
+  template <class F>
+  void for_each_chunk(const F& f) const {
+    const Index rows = std::max<Index>(1, (Index{1} << 16) / in_features());
+    detail::parallel_pieces(out_features(), rows, f);
+  }
+
+  static void require_finite(Index first, const MutableMap<Scalar>& rows) {
+    if (detail::all_finite(rows)) return;
+    for (Index i = 0; i < rows.rows(); ++i) {
+      for (Index j = 0; j < rows.cols(); ++j) {
+        if (!std::isfinite(rows(i, j))) {
+          throw NumericError(detail::concat("merge: entry (", first + i, ", ", j,
+                                            ") of the merged weight is ", rows(i, j)));
+        }
+      }
+    }
+  }
+
+  /// That the target merged with the update is finite. By a bound where that is enough (the usual
+  /// case, one reading pass), else by trying every row on a copy.
+  template <class Plan>
+  void require_finite_result(const MutableMap<Scalar>& target, const Plan& plan) const {
+    const double room = static_cast<double>(std::numeric_limits<Scalar>::max()) / 2;
+    const double bound = adapter_.update_bound();
+    if (bound < room) {
+      std::atomic<bool> small{true};
+      for_each_chunk([&](Index first, Index count) {
+        const double largest =
+            detail::magnitude_bound(detail::as_const(detail::rows_of(target, first, count)));
+        if (!(largest < room)) small = false;
+      });
+      if (small) return;
+    }
+    for_each_chunk([&](Index first, Index count) {
+      MutableMap<Scalar> trial = detail::scratch<Scalar, TrialRows>(count, in_features());
+      trial = detail::rows_of(target, first, count);
+      adapter_.merge_rows(plan, first, trial);
+      require_finite(first, trial);
+    });
+  }
+
+  [[nodiscard]] RowVector<Scalar> merged_bias() const {
+    if constexpr (requires { adapter_.merged_bias(base_.bias()); }) {
+      RowVector<Scalar> bias = adapter_.merged_bias(base_.bias());
+      if (!detail::all_finite(bias))
+        throw NumericError("merge: an entry of the bias is not finite");
+      return bias;
+    } else {
+      return base_.bias();
+    }
+  }
+
+  FrozenLinear<Scalar> base_;
+  A adapter_;
+  std::optional<FrozenLinear<Scalar>> merged_;
+  bool merged_in_place_ = false;
+};
+
+/// A frozen linear layer with MoRA: `MoraLinear<float> layer(W, {.rank = 8});`
+template <class T, class Op = Rotation>
+using MoraLinear = AdaptedLinear<MoraAdapter<T, Op>>;
+
+/// A frozen linear layer with LoRA: `LoraLinear<float> layer(W, {.rank = 8}, generator);`
+template <class T>
+using LoraLinear = AdaptedLinear<LoraAdapter<T>>;
+
+/// A linear layer that trains in full, from the frozen weight's numbers.
+template <class T>
+using FullLinear = AdaptedLinear<FullAdapter<T>>;
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mora/adapters/frozen_linear.hpp"
+#include "mora/core/elementwise.hpp"
+#include "mora/core/parameter.hpp"
+#include "mora/core/product.hpp"
+#include "mora/core/random.hpp"
+#include "mora/core/scratch.hpp"
+
+namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+// What scratch memory is for.
+struct LowRank;
+struct GradientOfA;
+
+}  // namespace detail
+
+/// What LoRA's update is multiplied with.
+enum class LoraScaling {
+  standard,         ///< alpha / r (Hu et al. 2021).
+  rank_stabilized,  ///< alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023).
+};
+
+/// How A starts; B is zero.
+enum class LoraInit {
+  kaiming_uniform,  ///< Uniform within 1 / sqrt(in): PEFT's default, Kaiming with a = sqrt(5).
+  gaussian,         ///< Normal with deviation 1 / r: PEFT's "gaussian".
+};
+
+/// Settings of a LoRA adapter; the defaults are PEFT's.
+struct LoraSettings {
+  Index rank = 8;      ///< r, 1 ... max_rank.
+  double alpha = 8.0;  ///< Finite.
+  LoraScaling scaling = LoraScaling::standard;
+  LoraInit init = LoraInit::kaiming_uniform;
+
+  /// s in W + s B A.
+  [[nodiscard]] double scale() const {
+    const auto r = static_cast<double>(rank);
+    return alpha / (scaling == LoraScaling::standard ? r : std::sqrt(r));
+  }
+  /// Throws ArgumentError naming the setting that is out of range.
+  void validate() const {
+    detail::require_rank(rank);
+    if (!std::isfinite(alpha)) {
+      throw ArgumentError(detail::concat("alpha: expected a finite number, found ", alpha));
+    }
+  }
+};
+
+/// LoRA (Hu et al. 2021, arXiv 2106.09685, Eq. 3): the update s B A with A [r, in] and B [out, r].
+///
+/// Gradients: dB = s dy^T (x A^T), dA = s (dy B)^T x, dx = dy W + s (dy B) A. Cost a token:
+/// r (in + out) multiply-adds; the backward pass needs x.
+template <Real T>
+class LoraAdapter {
+ public:
+  using Scalar = T;
+  using Settings = LoraSettings;
+  struct Saved {
+    Matrix<T> low_rank;  // x A^T [tokens, r]
+  };
+  static constexpr bool saves_input = true;
+  static constexpr bool additive = true;
+
+  template <Generator64 G>
+  LoraAdapter(Index in_features, Index out_features, const Settings& settings, G& generator)
+      : settings_(checked(settings)) {
+    detail::require_features(in_features, out_features);
+    detail::require_features(in_features, settings.rank);
+    detail::require_features(settings.rank, out_features);
+    a_.value.resize(settings.rank, in_features);
+    if (settings.init == LoraInit::gaussian) {
+      fill_normal(a_.value, 1.0 / static_cast<double>(settings.rank), generator);
+    } else {
+      fill_uniform(a_.value, 1.0 / std::sqrt(static_cast<double>(in_features)), generator);
+    }
+    b_.value.setZero(out_features, settings.rank);
+  }
+  template <Generator64 G>
+  LoraAdapter(const FrozenLinear<T>& base, const Settings& settings, G& generator)
+      : LoraAdapter(base.in_features(), base.out_features(), settings, generator) {}
+
+  [[nodiscard]] const Settings& settings() const { return settings_; }
+  [[nodiscard]] Index in_features() const { return a_.value.cols(); }
+  [[nodiscard]] Index out_features() const { return b_.value.rows(); }
+  [[nodiscard]] const Parameter<T>& a() const { return a_; }
+  [[nodiscard]] Parameter<T>& a() { return a_; }
+  [[nodiscard]] const Parameter<T>& b() const { return b_; }
+  [[nodiscard]] Parameter<T>& b() { return b_; }
+
+  /// Throws ArgumentError unless finite.
+  void set_alpha(double alpha) {
+    Settings changed = settings_;
+    changed.alpha = alpha;
+    settings_ = checked(changed);
+  }
+
+  template <class F>
+  void visit_parameters(F&& f) {
+    f(std::string_view("A"), a_);
+    f(std::string_view("B"), b_);
+  }
+  template <class F>
+  void visit_parameters(F&& f) const {
+    f(std::string_view("A"), a_);
+    f(std::string_view("B"), b_);
+  }
+
+  [[nodiscard]] std::vector<std::string> warnings() const {
+    const Index useful = std::min(in_features(), out_features());
+    if (settings_.rank <= useful) return {};
+    return {detail::concat("rank ", settings_.rank, " exceeds min(in_features, out_features) = ",
+                           useful, ": the update cannot have that rank")};
+  }
+
+  void require_shapes() const {
+    detail::require_size("A, rows (rank)", rank(), a_.value.rows());
+    detail::require_size("B, columns (rank)", rank(), b_.value.cols());
+  }
+
+  void forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
+               Saved* saved) const {
+    base.forward_into(x, y);
+    if (saved) detail::resize(saved->low_rank, x.rows(), rank());
+    MutableMap<T> z = saved ? detail::map_of(saved->low_rank)
+                            : detail::scratch<T, detail::LowRank>(x.rows(), rank());
+    z.setZero();
+    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
+        z, T(1), x, detail::map_of(a_.value));
+    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
+        y, scale(), detail::as_const(z), detail::map_of(b_.value));
+  }
+
+  void backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
+                const Saved& saved, MutableMap<T>* dx) {
+    detail::require_size("backward, columns of the saved x A^T (rank)", rank(),
+                         saved.low_rank.cols());
+    MutableMap<T> da = detail::gradient_of(a_);
+    const MutableMap<T> db = detail::gradient_of(b_);
+    if (dx) base.backward_into(dy, *dx);
+    MutableMap<T> g = detail::scratch<T, detail::LowRank>(dy.rows(), rank());
+    g.setZero();
+    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+        g, scale(), dy, detail::map_of(std::as_const(b_.value)));
+    if (dx) {
+      detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+          *dx, T(1), detail::as_const(g), detail::map_of(std::as_const(a_.value)));
+    }
+    // Aside at first: running out of memory must not leave one gradient changed and one not.
+    MutableMap<T> added = detail::scratch<T, detail::GradientOfA>(da.rows(), da.cols());
+    added.setZero();
+    detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+        added, T(1), detail::as_const(g), x);
+    detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+        db, scale(), dy, detail::map_of(saved.low_rank));
+    da += added;
+  }
+
+  struct MergePlan {
+    bool finite;
+  };
+  [[nodiscard]] MergePlan plan_merge() const {
+    return {detail::all_finite(a_.value) && detail::all_finite(b_.value)};
+  }
+  void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
+    // -0 + 0 would be +0. But 0 * NaN has to reach the check of what is merged.
+    if (plan.finite && (b_.value.middleRows(first, rows.rows()).array() * scale() == T(0)).all()) {
+      return;
+    }
+    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+        rows, scale(), detail::rows_of(detail::map_of(b_.value), first, rows.rows()),
+        detail::map_of(a_.value));
+  }
+
+  /// An upper bound of the update's entries, and of B A that it is computed from.
+  [[nodiscard]] double update_bound() const {
+    return std::max(1.0, std::abs(settings_.scale())) * static_cast<double>(settings_.rank) *
+           detail::largest_magnitude(a_.value) * detail::largest_magnitude(b_.value);
+  }
+
+ private:
+  static const Settings& checked(const Settings& settings) {
+    settings.validate();
+    detail::require_factor<T>("alpha, as the scale", settings.scale());
+    return settings;
+  }
+  [[nodiscard]] T scale() const { return static_cast<T>(settings_.scale()); }
+  [[nodiscard]] Index rank() const { return settings_.rank; }
+
+  Settings settings_;
+  Parameter<T> a_;
+  Parameter<T> b_;
+};
+
+}  // namespace mora::inline MORA_ABI

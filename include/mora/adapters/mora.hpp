@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/frozen_linear.hpp"
+#include "mora/adapters/side.hpp"
+#include "mora/core/elementwise.hpp"
+#include "mora/core/parallel.hpp"
+#include "mora/core/parameter.hpp"
+#include "mora/core/product.hpp"
+#include "mora/core/scratch.hpp"
+#include "mora/operators/rotation.hpp"
+
+namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+// What the scratch memory of a MoRA adapter is for.
+struct CompressedTile;
+struct ProductTile;
+struct GradientSum;
+struct UnitVector;
+struct SourceEntries;
+struct BlockProducts;
+struct SourceRows;
+struct ScaledRow;
+
+}  // namespace detail
+
+/// Settings of a MoRA adapter.
+template <class Op = Rotation>
+struct MoraSettings {
+  /// LoRA's rank at the same number of parameters, 1 ... max_rank; the side of M follows from it.
+  Index rank = 8;
+  /// How: see SideRounding.
+  SideRounding rounding = SideRounding::paper;
+  /// s in W x + s D(M C(x)); finite. The paper's code uses 1.
+  double scale = 1.0;
+  /// The operator with its own settings.
+  Op op = {};
+
+  /// Throws ArgumentError naming the setting that is out of range.
+  void validate() const {
+    detail::require_rank(rank);
+    if (!std::isfinite(scale)) {
+      throw ArgumentError(detail::concat("scale: expected a finite number, found ", scale));
+    }
+  }
+};
+
+/// MoRA (Jiang et al. 2024, arXiv 2405.12130, Eq. 3): the update s D(M C(x)) with a trainable
+/// square M [side, side], zero at the start, between operators without parameters.
+///
+/// Gradients, summed over tokens and blocks: dM = s (D^T dy)(C x)^T, dx = W^T dy + s C^T M^T D^T
+/// dy; so a backward pass needs C(x) alone, not x. Cost a token: blocks * side^2 multiply-adds and
+/// a pass over x and y.
+template <Real T, class Op = Rotation>
+requires MoraOperator<Op, T>
+class MoraAdapter {
+ public:
+  using Scalar = T;
+  using Settings = MoraSettings<Op>;
+  using Compressor = decltype(std::declval<const Op&>().make(1, 1, 1).compress);
+  using Decompressor = decltype(std::declval<const Op&>().make(1, 1, 1).decompress);
+  struct Saved {
+    Matrix<T> compressed;  // C(x) [tokens, blocks * side]
+  };
+  static constexpr bool saves_input = false;
+  static constexpr bool additive = true;
+
+  MoraAdapter(Index in_features, Index out_features, const Settings& settings = {})
+      : settings_(checked(settings)), pair_(make_pair(in_features, out_features, settings)) {
+    const Index side = pair_.compress.side();
+    m_.value.setZero(side, side);
+  }
+  explicit MoraAdapter(const FrozenLinear<T>& base, const Settings& settings = {})
+      : MoraAdapter(base.in_features(), base.out_features(), settings) {}
+
+  [[nodiscard]] const Settings& settings() const { return settings_; }
+  [[nodiscard]] Index side() const { return pair_.compress.side(); }
+  [[nodiscard]] Index in_features() const { return pair_.compress.in_features(); }
+  [[nodiscard]] Index out_features() const { return pair_.decompress.out_features(); }
+  [[nodiscard]] const Compressor& compressor() const { return pair_.compress; }
+  [[nodiscard]] const Decompressor& decompressor() const { return pair_.decompress; }
+  /// M and its gradient.
+  [[nodiscard]] const Parameter<T>& matrix() const { return m_; }
+  [[nodiscard]] Parameter<T>& matrix() { return m_; }
+
+  /// Throws ArgumentError unless finite.
+  void set_scale(double scale) {
+    Settings changed = settings_;
+    changed.scale = scale;
+    settings_ = checked(changed);
+  }
+
+  template <class F>
+  void visit_parameters(F&& f) {
+    f(std::string_view("M"), m_);
+  }
+  template <class F>
+  void visit_parameters(F&& f) const {
+    f(std::string_view("M"), m_);
+  }
+
+  [[nodiscard]] std::vector<std::string> warnings() const {
+    std::vector<std::string> list;
+    const auto warn_beyond = [&](const char* name, Index features) {
+      if (side() > features) {
+        list.push_back(detail::concat("the side of M, ", side(), ", exceeds ", name, " = ",
+                                      features, ": a smaller rank has the same effect"));
+      }
+    };
+    warn_beyond("in_features", in_features());
+    warn_beyond("out_features", out_features());
+    return list;
+  }
+
+  void require_shapes() const {
+    detail::require_size("M, rows (side)", side(), m_.value.rows());
+    detail::require_size("M, columns (side)", side(), m_.value.cols());
+  }
+
+  void forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
+               Saved* saved) const {
+    base.forward_into(x, y);
+    if (saved) detail::resize(saved->compressed, x.rows(), width());
+    for_each_tile(x.rows(), [&](Index first, Index count) {
+      MutableMap<T> z = saved ? detail::rows_of(detail::map_of(saved->compressed), first, count)
+                              : detail::scratch<T, detail::CompressedTile>(count, width());
+      compress(detail::rows_of(x, first, count), z);
+      MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
+      product.setZero();
+      detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
+          blocks_of(product), scale(), detail::as_const(blocks_of(z)), m());
+      for_each_token(count, out_features(), [&](Index i) {
+        pair_.decompress.add(span_of(detail::as_const(product), i),
+                             span_of(detail::rows_of(y, first, count), i));
+      });
+    });
+  }
+
+  void backward(const FrozenLinear<T>& base, const ConstMap<T>& /*x*/, const ConstMap<T>& dy,
+                const Saved& saved, MutableMap<T>* dx) {
+    detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
+                         saved.compressed.cols());
+    MutableMap<T> dm = detail::gradient_of(m_);
+    // Aside at first: running out of memory must not leave a gradient of some tiles.
+    MutableMap<T> sum = detail::scratch<T, detail::GradientSum>(side(), side());
+    sum.setZero();
+    if (dx) base.backward_into(dy, *dx);
+    for_each_tile(dy.rows(), [&](Index first, Index count) {
+      MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
+      for_each_token(count, out_features(), [&](Index i) {
+        pair_.decompress.apply_adjoint(span_of(detail::rows_of(dy, first, count), i),
+                                       span_of(g, i));
+      });
+      const ConstMap<T> z = detail::rows_of(detail::map_of(saved.compressed), first, count);
+      detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+          sum, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
+      if (!dx) return;
+      MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
+      product.setZero();
+      detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+          blocks_of(product), scale(), detail::as_const(blocks_of(g)), m());
+      for_each_token(count, in_features(), [&](Index i) {
+        pair_.compress.add_adjoint(span_of(detail::as_const(product), i),
+                                   span_of(detail::rows_of(*dx, first, count), i));
+      });
+    });
+    dm += sum;
+  }
+
+  /// s M C [side, in] where there is one block: the rows that W's rows have added. Else null. It
+  /// is working memory of the thread that plans, and lives until that plans again.
+  struct MergePlan {
+    T* source_rows = nullptr;
+  };
+  [[nodiscard]] MergePlan plan_merge() const {
+    if (pair_.compress.blocks() != 1) return {};
+    const MergePlan plan{detail::scratch<T, detail::SourceRows>(side() * in_features())};
+    MutableMap<T> rows = source_rows(plan);
+    detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
+      detail::rows_of(rows, first, count).setZero();
+      for (Index i = first; i < first + count; ++i) {
+        add_block(0, scaled_row(i, scale()), span_of(rows, i));
+      }
+    });
+    return plan;
+  }
+
+  /// Row o of the update is s C^T(M^T applied to every block of D^T e_o), the backward pass for a
+  /// unit vector. The provided operators say which entries of D^T e_o are not zero and add C^T of
+  /// one block to the row directly, so that a row costs one pass over what changes in it.
+  void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
+    for (Index r = 0; r < rows.rows(); ++r) {
+      for_each_source(first + r, [&](Index entry, T factor) {
+        const Index i = entry % side();
+        // Adding zeros would turn -0 into +0.
+        if (factor == T(0) || (m_.value.row(i).array() * scale() == T(0)).all()) return;
+        if (plan.source_rows) {
+          rows.row(r) += factor * source_rows(plan).row(i);
+        } else {
+          add_block(entry / side(), scaled_row(i, factor * scale()), span_of(rows, r));
+        }
+      });
+    }
+  }
+
+  /// An upper bound of the update's entries; infinite when an operator does not tell its gain.
+  [[nodiscard]] double update_bound() const {
+    if constexpr (requires(const Compressor& c, const Decompressor& d) { c.gain() + d.gain(); }) {
+      return std::abs(settings_.scale) * detail::largest_magnitude(m()) * pair_.compress.gain() *
+             pair_.decompress.gain();
+    } else {
+      return std::numeric_limits<double>::infinity();
+    }
+  }
+
+ private:
+  static const Settings& checked(const Settings& settings) {
+    settings.validate();
+    detail::require_factor<T>("scale", settings.scale);
+    return settings;
+  }
+
+  /// Tokens are treated in tiles, so that the working memory is bounded and stays in the cache.
+  static constexpr Index tile_rows = 8192;
+
+  static OperatorPair<Compressor, Decompressor> make_pair(Index in, Index out,
+                                                          const Settings& settings) {
+    const Index side = settings.op.fit_side(mora_side(in, out, settings.rank, settings.rounding));
+    auto pair = settings.op.make(in, out, side);
+    const Index blocks = pair.compress.blocks();
+    detail::require_size("compressor, in_features", in, pair.compress.in_features());
+    detail::require_size("decompressor, out_features", out, pair.decompress.out_features());
+    detail::require_size("decompressor, side", pair.compress.side(), pair.decompress.side());
+    detail::require_size("decompressor, blocks", blocks, pair.decompress.blocks());
+    return {std::move(pair.compress), std::move(pair.decompress)};
+  }
+
+  [[nodiscard]] T scale() const { return static_cast<T>(settings_.scale); }
+  [[nodiscard]] ConstMap<T> m() const { return detail::map_of(m_.value); }
+  /// Numbers a token between C and D.
+  [[nodiscard]] Index width() const { return pair_.compress.blocks() * side(); }
+
+  /// [tokens, blocks * side], contiguous, seen as [tokens * blocks, side].
+  template <class Map>
+  [[nodiscard]] Map blocks_of(const Map& z) const {
+    return Map(const_cast<typename Map::PointerArgType>(z.data()), z.rows() * z.cols() / side(),
+               side(), Eigen::OuterStride<>(side()));
+  }
+
+  [[nodiscard]] static std::span<T> span_of(const MutableMap<T>& x, Index row) {
+    return {const_cast<T*>(x.data()) + row * x.outerStride(), static_cast<std::size_t>(x.cols())};
+  }
+  [[nodiscard]] static std::span<const T> span_of(const ConstMap<T>& x, Index row) {
+    return {x.data() + row * x.outerStride(), static_cast<std::size_t>(x.cols())};
+  }
+
+  template <class F>
+  void for_each_tile(Index tokens, const F& f) const {
+    const Index tile = std::max<Index>(1, tile_rows / pair_.compress.blocks());
+    for (Index first = 0; first < tokens; first += tile) f(first, std::min(tile, tokens - first));
+  }
+
+  [[nodiscard]] MutableMap<T> source_rows(const MergePlan& plan) const {
+    return {plan.source_rows, side(), in_features(), Eigen::OuterStride<>(in_features())};
+  }
+
+  /// factor * row i of M, in working memory.
+  [[nodiscard]] std::span<const T> scaled_row(Index i, T factor) const {
+    const std::span<T> row(detail::scratch<T, detail::ScaledRow>(side()),
+                           static_cast<std::size_t>(side()));
+    const T* const from = m_.value.data() + i * side();
+    for (Index j = 0; j < side(); ++j) row[j] = factor * from[j];
+    return row;
+  }
+
+  /// Calls f(p, D(output, p)) for the entries of z that reach an output.
+  template <class F>
+  void for_each_source(Index output, const F& f) const {
+    if constexpr (requires { pair_.decompress.for_each_source(output, [](Index) {}); }) {
+      pair_.decompress.for_each_source(output, [&](Index entry) { f(entry, T(1)); });
+    } else {
+      MutableMap<T> unit = detail::scratch<T, detail::UnitVector>(1, out_features());
+      MutableMap<T> sources = detail::scratch<T, detail::SourceEntries>(1, width());
+      unit.setZero();
+      unit(0, output) = T(1);
+      pair_.decompress.apply_adjoint(span_of(detail::as_const(unit), 0), span_of(sources, 0));
+      for (Index p = 0; p < width(); ++p) {
+        if (sources(0, p) != T(0)) f(p, sources(0, p));
+      }
+    }
+  }
+
+  /// x += C^T z for a z that is zero but for one block.
+  void add_block(Index block, std::span<const T> z, std::span<T> x) const {
+    if constexpr (requires { pair_.compress.add_block_adjoint(block, z, x); }) {
+      pair_.compress.add_block_adjoint(block, z, x);
+    } else {
+      MutableMap<T> all = detail::scratch<T, detail::BlockProducts>(1, width());
+      all.setZero();
+      std::copy(z.begin(), z.end(), all.data() + block * side());
+      pair_.compress.add_adjoint(span_of(detail::as_const(all), 0), x);
+    }
+  }
+
+  void compress(const ConstMap<T>& x, MutableMap<T>& z) const {
+    for_each_token(x.rows(), in_features(),
+                   [&](Index i) { pair_.compress.apply(span_of(x, i), span_of(z, i)); });
+  }
+
+  /// All threads, when there is work for them.
+  template <class F>
+  static void for_each_token(Index tokens, Index features, const F& f) {
+    const Index piece = std::max<Index>(1, (Index{1} << 16) / std::max<Index>(features, 1));
+    detail::parallel_pieces(tokens, piece, [&](Index first, Index count) {
+      for (Index i = first; i < first + count; ++i) f(i);
+    });
+  }
+
+  Settings settings_;
+  OperatorPair<Compressor, Decompressor> pair_;
+  Parameter<T> m_;
+};
+
+}  // namespace mora::inline MORA_ABI

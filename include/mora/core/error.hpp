@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "mora/core/abi.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// Base of everything that the library throws on purpose. What is thrown has changed nothing.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Sizes that do not fit together; the text names the argument and both numbers.
+class ShapeError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A setting or argument outside its range; the text names it, its value and the range.
+class ArgumentError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A call that the object's state forbids: training while merged, backward without forward.
+class StateError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A NaN or infinity where only finite numbers may be.
+class NumericError : public Error {
+ public:
+  using Error::Error;
+};
+
+namespace detail {
+
+template <class... Parts>
+[[nodiscard]] std::string concat(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
+
+/// Throws ShapeError unless `found == expected`.
+template <class Integer>
+void require_size(const char* what, Integer expected, Integer found) {
+  if (found != expected) {
+    throw ShapeError(concat(what, ": expected ", expected, ", found ", found));
+  }
+}
+
+}  // namespace detail
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <exception>
+
+#include "mora/core/matrix.hpp"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace mora::inline MORA_ABI::detail {
+
+/// How many threads a parallel loop may use here: one inside another parallel region.
+[[nodiscard]] inline Index thread_count() {
+#if defined(_OPENMP)
+  return omp_in_parallel() ? 1 : static_cast<Index>(omp_get_max_threads());
+#else
+  return 1;
+#endif
+}
+
+/// Calls `body(first, count)` for consecutive pieces of [0, size), each of `piece` items (the last
+/// one shorter), on all threads when the program is compiled with OpenMP. The pieces do not depend
+/// on the number of threads, so neither do results that depend on the piece alone. An exception
+/// from a piece reaches the caller.
+template <class Body>
+void parallel_pieces(Index size, Index piece, const Body& body) {
+  const Index pieces = (size + piece - 1) / piece;
+  const auto run = [&](Index p) { body(p * piece, std::min(piece, size - p * piece)); };
+#if defined(_OPENMP)
+  const Index threads = std::min(thread_count(), pieces);
+  if (threads > 1) {
+    std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index p = 0; p < pieces; ++p) {
+      try {
+        run(p);
+      } catch (...) {
+#pragma omp critical(mora_parallel_failure)
+        failure = std::current_exception();
+      }
+    }
+    if (failure) std::rethrow_exception(failure);
+    return;
+  }
+#endif
+  for (Index p = 0; p < pieces; ++p) run(p);
+}
+
+}  // namespace mora::inline MORA_ABI::detail

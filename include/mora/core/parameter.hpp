@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "mora/core/matrix.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// A trainable matrix and the gradient that backward passes add to. The gradient is empty (0x0)
+/// until the first backward pass, so that layers which only infer do not pay for it.
+template <Real T>
+struct Parameter {
+  Matrix<T> value;
+  Matrix<T> gradient;
+};
+
+/// Something with trainable parameters: an adapter, a layer, a network. It has
+/// `visit_parameters(f)`, const and not, which calls `f(name, parameter)` for each, in an order
+/// that never changes; the names are unique within the module.
+template <class M>
+concept Module = requires(M& m) {
+  m.visit_parameters([](std::string_view, auto&) {});
+};
+
+/// Visits a part of a larger module: names become "prefix.name".
+template <class M, class F>
+void visit_parameters(std::string_view prefix, M& part, F&& f) {
+  part.visit_parameters([&](std::string_view name, auto& parameter) {
+    f(std::string(prefix).append(".").append(name), parameter);
+  });
+}
+
+/// The number of trainable scalars.
+template <class M>
+[[nodiscard]] Index parameter_count(const M& module) {
+  Index count = 0;
+  module.visit_parameters(
+      [&](std::string_view, const auto& parameter) { count += parameter.value.size(); });
+  return count;
+}
+
+/// Sets every gradient to zero; call it before the backward passes of a new step.
+template <class M>
+void zero_gradients(M& module) {
+  module.visit_parameters([](std::string_view, auto& parameter) { parameter.gradient.setZero(); });
+}
+
+namespace detail {
+
+/// Throws ShapeError unless `found`, the `what` of the parameter `name`, has the shape of
+/// `expected`.
+template <class T>
+void require_same_shape(const char* what, std::string_view name, const Matrix<T>& expected,
+                        const Matrix<T>& found) {
+  if (expected.rows() != found.rows() || expected.cols() != found.cols()) {
+    throw ShapeError(concat(what, " of ", name, ": expected ", expected.rows(), "x",
+                            expected.cols(), ", found ", found.rows(), "x", found.cols()));
+  }
+}
+
+/// The gradient, zero at its first use.
+template <class T>
+[[nodiscard]] MutableMap<T> gradient_of(Parameter<T>& parameter) {
+  if (parameter.gradient.size() == 0) {
+    parameter.gradient.setZero(parameter.value.rows(), parameter.value.cols());
+  }
+  return map_of(parameter.gradient);
+}
+
+}  // namespace detail
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <concepts>
+#include <span>
+
+#include "mora/core/matrix.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// What MoRA needs of C: R^in -> R^(blocks * side), a linear map without parameters.
+///
+/// MoRA adds s D(M C(x)) to W x (paper, Eq. 3): C compresses x into `blocks()` blocks of `side()`
+/// numbers, the square matrix M [side, side] multiplies every block, and D makes the output of the
+/// results. One block is the usual case (truncation, sharing); decoupling and rotation use
+/// ceil(in / side).
+///
+/// A compressor is a small value type: a handful of integers, or a table that copies share. Both
+/// functions treat one token; the spans have exactly in_features() and blocks() * side() numbers
+/// and never overlap. They must be const, thread-safe and free of allocations.
+///
+/// - `apply(x, z)`: z = C x, every entry written.
+/// - `add_adjoint(z, x)`: x += C^T z. That it is the adjoint of `apply`, <C x, z> = <x, C^T z>,
+///   is what makes gradients and the merged weight right; the tests check it for the operators of
+///   tests/support/operators.hpp, a line each, and for yours if you add it.
+///
+/// Two more members make merging fast, and may be missing:
+/// - `add_block_adjoint(block, z, x)`: x += C_block^T z for one block, z of side() numbers.
+/// - `gain()`: an upper bound of sum_p |C(p, j)| over all inputs j.
+template <class C, class T>
+concept Compressor = std::copyable<C> &&
+    requires(const C c, std::span<const T> in, std::span<T> out) {
+  { c.in_features() } -> std::same_as<Index>;
+  { c.side() } -> std::same_as<Index>;
+  { c.blocks() } -> std::same_as<Index>;
+  c.apply(in, out);
+  c.add_adjoint(in, out);
+};
+
+/// What MoRA needs of D: R^(blocks * side) -> R^out, under the same rules.
+///
+/// - `add(z, y)`: y += D z. (Added, so that the update needs no memory of its own.)
+/// - `apply_adjoint(y, z)`: z = D^T y, every entry written.
+///
+/// Two more members make merging fast, and may be missing:
+/// - `for_each_source(output, f)`: calls f(p) for every entry p of z that D adds to that output,
+///   where D consists of zeros and ones.
+/// - `gain()`: an upper bound of sum_p |D(i, p)| over all outputs i.
+template <class D, class T>
+concept Decompressor = std::copyable<D> &&
+    requires(const D d, std::span<const T> in, std::span<T> out) {
+  { d.out_features() } -> std::same_as<Index>;
+  { d.side() } -> std::same_as<Index>;
+  { d.blocks() } -> std::same_as<Index>;
+  d.add(in, out);
+  d.apply_adjoint(in, out);
+};
+
+/// A compressor and the decompressor that goes with it, for one layer's shape.
+template <class C, class D>
+struct OperatorPair {
+  C compress;
+  D decompress;
+};
+
+/// How MoraLinear<T, Op> makes its pair: a value type, whose members are the operator's settings.
+///
+/// - `fit_side(side)`: the side that the operator can use, for one that the rank asks for (rotation
+///   needs an even one); throws ArgumentError when there is none.
+/// - `make(in, out, side)`: the pair for a layer of that shape.
+template <class Op, class T>
+concept MoraOperator = std::copyable<Op> && requires(const Op op, Index n) {
+  { op.fit_side(n) } -> std::same_as<Index>;
+  requires Compressor<decltype(op.make(n, n, n).compress), T>;
+  requires Decompressor<decltype(op.make(n, n, n).decompress), T>;
+};
+
+/// The operator made of any compressor C, constructed as C(in, side), and any decompressor D,
+/// constructed as D(out, side, blocks).
+template <class C, class D>
+struct Pair {
+  [[nodiscard]] Index fit_side(Index side) const { return side; }
+  [[nodiscard]] OperatorPair<C, D> make(Index in, Index out, Index side) const {
+    C compress(in, side);
+    D decompress(out, side, compress.blocks());
+    return {compress, decompress};
+  }
+};
+
+}  // namespace mora::inline MORA_ABI

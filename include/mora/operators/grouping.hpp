@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "mora/core/random.hpp"
+#include "mora/operators/concepts.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// A way to put `features()` indices into `groups()` groups, each index into one. It can sum a
+/// vector over each group and give every index its group's number; the two are adjoint.
+template <class G, class T>
+concept Grouping = std::copyable<G> &&
+    requires(const G g, std::span<const T> in, std::span<T> out) {
+  { g.features() } -> std::same_as<Index>;
+  { g.groups() } -> std::same_as<Index>;
+  { g.group_of(Index{0}) } -> std::same_as<Index>;
+  g.sum(in, out);         // sums[g] = sum of x over group g, every entry written
+  g.add_spread(in, out);  // x[i] += sums[group of i]
+};
+
+/// Index i belongs to group i mod groups.
+class StridedGroups {
+ public:
+  StridedGroups(Index features, Index groups) : features_(features), groups_(groups) {}
+  [[nodiscard]] Index features() const { return features_; }
+  [[nodiscard]] Index groups() const { return groups_; }
+  [[nodiscard]] Index group_of(Index feature) const { return feature % groups_; }
+
+  template <class T>
+  void sum(std::span<const T> x, std::span<T> sums) const {
+    const Index first = std::min(features_, groups_);
+    const auto end = std::copy_n(x.begin(), first, sums.begin());
+    std::fill(end, sums.end(), T(0));
+    for (Index start = first; start < features_; start += groups_) {
+      const Index count = std::min(groups_, features_ - start);
+      const T* const from = x.data() + start;
+      T* const to = sums.data();
+      for (Index i = 0; i < count; ++i) to[i] += from[i];
+    }
+  }
+  template <class T>
+  void add_spread(std::span<const T> sums, std::span<T> x) const {
+    for (Index start = 0; start < features_; start += groups_) {
+      const Index count = std::min(groups_, features_ - start);
+      const T* const from = sums.data();
+      T* const to = x.data() + start;
+      for (Index i = 0; i < count; ++i) to[i] += from[i];
+    }
+  }
+
+ private:
+  Index features_;
+  Index groups_;
+};
+
+/// Neighbours share a group: with q = features div groups and m = features mod groups, the first m
+/// groups have q + 1 members and the others q.
+class AdjacentGroups {
+ public:
+  AdjacentGroups(Index features, Index groups) : features_(features), groups_(groups) {}
+  [[nodiscard]] Index features() const { return features_; }
+  [[nodiscard]] Index groups() const { return groups_; }
+  [[nodiscard]] Index group_of(Index feature) const {
+    const Index q = features_ / groups_;
+    const Index in_larger = features_ % groups_ * (q + 1);
+    return feature < in_larger ? feature / (q + 1) : (feature - features_ % groups_) / q;
+  }
+
+  template <class T>
+  void sum(std::span<const T> x, std::span<T> sums) const {
+    for_each_group([&](Index group, Index first, Index count) {
+      sums[group] = total(x.data() + first, count);
+    });
+  }
+  template <class T>
+  void add_spread(std::span<const T> sums, std::span<T> x) const {
+    for_each_group([&](Index group, Index first, Index count) {
+      for (Index i = first; i < first + count; ++i) x[i] += sums[group];
+    });
+  }
+
+ private:
+  // In eight lanes; Eigen's sum() rounds differently for each alignment of x.
+  template <class T>
+  [[nodiscard]] static T total(const T* x, Index count) {
+    using Lanes = Eigen::Array<T, 8, 1>;
+    T rest = T(0);
+    for (Index i = count / 8 * 8; i < count; ++i) rest += x[i];
+    if (count < 8) return rest;
+    Lanes lanes = Eigen::Map<const Lanes>(x);
+    for (Index i = 8; i + 8 <= count; i += 8) lanes += Eigen::Map<const Lanes>(x + i);
+    return lanes.sum() + rest;
+  }
+  template <class F>
+  void for_each_group(const F& f) const {
+    const Index q = features_ / groups_;
+    const Index m = features_ % groups_;
+    Index first = 0;
+    for (Index group = 0; group < groups_; ++group) {
+      const Index count = group < m ? q + 1 : q;
+      f(group, first, count);
+      first += count;
+    }
+  }
+  Index features_;
+  Index groups_;
+};
+
+/// Groups drawn at random, of sizes that differ by one at most: index order[p] belongs to group
+/// p mod groups, where `order` is a permutation shuffled by SplitMix64(seed), so that the seed
+/// alone says which groups they are, on every platform. At most 2^31 - 1 features. Copies share the
+/// table.
+class RandomGroups {
+ public:
+  RandomGroups(Index features, Index groups, std::uint64_t seed)
+      : features_(features),
+        groups_(groups),
+        table_(std::make_shared<const Table>(features, groups, seed)) {}
+  [[nodiscard]] Index features() const { return features_; }
+  [[nodiscard]] Index groups() const { return groups_; }
+  [[nodiscard]] Index group_of(Index feature) const {
+    return table_->group_of[static_cast<std::size_t>(feature)];
+  }
+
+  template <class T>
+  void sum(std::span<const T> x, std::span<T> sums) const {
+    const T* const from = x.data();
+    T* const to = sums.data();
+    const Index first = std::min(features_, groups_);
+    const std::int32_t* order = table_->order.data();
+    for (Index i = 0; i < first; ++i) to[i] = from[order[i]];
+    std::fill(to + first, to + groups_, T(0));
+    for (Index start = first; start < features_; start += groups_) {
+      const Index count = std::min(groups_, features_ - start);
+      order = table_->order.data() + start;
+      for (Index i = 0; i < count; ++i) to[i] += from[order[i]];
+    }
+  }
+  template <class T>
+  void add_spread(std::span<const T> sums, std::span<T> x) const {
+    const std::int32_t* const group = table_->group_of.data();
+    const T* const from = sums.data();
+    T* const to = x.data();
+    for (Index i = 0; i < features_; ++i) to[i] += from[group[i]];
+  }
+
+ private:
+  struct Table {
+    Table(Index features, Index groups, std::uint64_t seed) {
+      constexpr Index limit = std::numeric_limits<std::int32_t>::max();
+      if (features > limit) {
+        throw ArgumentError(
+            detail::concat("random groups: at most ", limit, " features, found ", features));
+      }
+      order.resize(static_cast<std::size_t>(features));
+      group_of.resize(order.size());
+      std::iota(order.begin(), order.end(), 0);
+      SplitMix64 generator(seed);
+      shuffle(order, generator);
+      for (std::size_t p = 0; p < order.size(); ++p) {
+        group_of[static_cast<std::size_t>(order[p])] =
+            static_cast<std::int32_t>(p % static_cast<std::size_t>(groups));
+      }
+    }
+    std::vector<std::int32_t> order;     // sorted by place in the group, then by group
+    std::vector<std::int32_t> group_of;  // the inverse view
+  };
+  Index features_;
+  Index groups_;
+  std::shared_ptr<const Table> table_;
+};
+
+/// C that sums each group (paper, Eq. 6). One block.
+template <class Groups>
+class GroupSum {
+ public:
+  explicit GroupSum(Groups groups) : groups_(std::move(groups)) {}
+  GroupSum(Index in, Index side) : groups_(in, side) {}
+  [[nodiscard]] Index in_features() const { return groups_.features(); }
+  [[nodiscard]] Index side() const { return groups_.groups(); }
+  [[nodiscard]] Index blocks() const { return 1; }
+
+  template <class T>
+  void apply(std::span<const T> x, std::span<T> z) const {
+    groups_.sum(x, z);
+  }
+  template <class T>
+  void add_adjoint(std::span<const T> z, std::span<T> x) const {
+    groups_.add_spread(z, x);
+  }
+  [[nodiscard]] double gain() const { return 1.0; }
+
+ private:
+  Groups groups_;
+};
+
+/// D that gives every output its group's entry (paper, Eq. 6). The groups run over all
+/// blocks * side entries: strided groups lay several blocks one after another, and start again
+/// when the output is longer.
+template <class Groups>
+class GroupSpread {
+ public:
+  GroupSpread(Groups groups, Index side) : side_(side), groups_(std::move(groups)) {}
+  GroupSpread(Index out, Index side, Index blocks) : side_(side), groups_(out, side * blocks) {}
+  [[nodiscard]] Index out_features() const { return groups_.features(); }
+  [[nodiscard]] Index side() const { return side_; }
+  [[nodiscard]] Index blocks() const { return groups_.groups() / side_; }
+
+  template <class T>
+  void add(std::span<const T> z, std::span<T> y) const {
+    groups_.add_spread(z, y);
+  }
+  template <class T>
+  void apply_adjoint(std::span<const T> y, std::span<T> z) const {
+    groups_.sum(y, z);
+  }
+  template <class F>
+  void for_each_source(Index output, const F& f) const {
+    f(groups_.group_of(output));
+  }
+  [[nodiscard]] double gain() const { return 1.0; }
+
+ private:
+  Index side_;
+  Groups groups_;
+};
+
+}  // namespace mora::inline MORA_ABI
