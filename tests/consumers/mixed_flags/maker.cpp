@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT
+#include <mora/mora.hpp>
+
+mora::Index width_of(const mora::MoraLinear<float>& layer) { return layer.in_features(); }

@@ -1,0 +1,49 @@
+# cmake -P include_order.cmake <folder include/mora>
+# Fails when a header includes from a folder that its own folder must not know.
+
+cmake_minimum_required(VERSION 3.24)
+
+set(may_include_core "")
+set(may_include_operators core)
+set(may_include_adapters core operators)
+set(may_include_optim core)
+set(may_include_analysis core operators adapters)
+
+# CMAKE_ARGV0 to 2 are "cmake -P <script>".
+set(root "${CMAKE_ARGV3}")
+file(GLOB_RECURSE headers RELATIVE "${root}" "${root}/*/*.hpp")
+if(NOT headers)
+  message(FATAL_ERROR "no headers in the folders of '${root}'")
+endif()
+
+set(faults 0)
+macro(fault text)
+  message(NOTICE "${root}/${header}: ${text}")
+  math(EXPR faults "${faults} + 1")
+endmacro()
+
+foreach(header IN LISTS headers)
+  string(REGEX MATCH "^[^/]+" folder "${header}")
+  if(NOT DEFINED may_include_${folder})
+    fault("the folder ${folder} is not in tests/include_order.cmake")
+    continue()
+  endif()
+  file(STRINGS "${root}/${header}" lines REGEX "^[ \t]*#[ \t]*include[ \t]*[\"<]")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE ".*include[ \t]*[\"<]([^\">]*)[\">].*" "\\1" included "${line}")
+    if(included MATCHES "^mora/([^/]+)/")
+      set(other "${CMAKE_MATCH_1}")
+      if(NOT other STREQUAL folder AND NOT other IN_LIST may_include_${folder})
+        fault("${folder} must not include ${included}")
+      endif()
+    elseif(included MATCHES "^mora/" AND NOT included STREQUAL "mora/version.hpp")
+      fault("${folder} must not include ${included}, which includes it")
+    elseif(line MATCHES "\"" AND NOT included MATCHES "^mora/")
+      fault("write \"mora/...\" instead of \"${included}\"")
+    endif()
+  endforeach()
+endforeach()
+
+if(faults)
+  message(FATAL_ERROR "${faults} wrong include(s)")
+endif()

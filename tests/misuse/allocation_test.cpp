@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// Once warmed up, passes into the caller's memory allocate nothing.
+#include "support/allocations.hpp"
+#include "support/layer_types.hpp"
+#include "support/misuse.hpp"
+
+namespace mora_tests {
+namespace {
+
+using mora::Matrix;
+
+/// The allocations of one call, after two others. In Debug Eigen is a second witness: it asserts
+/// where it would allocate (EIGEN_RUNTIME_NO_MALLOC).
+template <class F>
+[[nodiscard]] long allocations_of(const F& call) {
+  call();
+  call();
+  const long before = allocation_count();
+  Eigen::internal::set_is_malloc_allowed(false);
+  call();
+  Eigen::internal::set_is_malloc_allowed(true);
+  return allocation_count() - before;
+}
+
+template <class Layer>
+void expect_no_allocations(Index in, Index out, Index tokens) {
+  using T = typename Layer::Scalar;
+  SCOPED_TRACE(testing::Message() << in << " to " << out << ", " << tokens << " tokens");
+  Layer layer = make_layer<Layer>(in, out, 8);
+  const auto x = random_numbers<T>(tokens, in);
+  const auto dy = random_numbers<T>(tokens, out);
+  Matrix<T> y(tokens, out);
+  Matrix<T> dx(tokens, in);
+  EXPECT_EQ(allocations_of([&] { layer.forward(x, y); }), 0);
+  typename Layer::Saved saved;
+  mora::AdamW<T> optimizer;
+  EXPECT_EQ(allocations_of([&] {
+              mora::zero_gradients(layer);
+              layer.forward(x, saved, y);
+              layer.backward(dy, saved, dx);
+              optimizer.step(layer);
+            }),
+            0);
+  EXPECT_EQ(allocations_of([&] {
+              layer.forward(x, saved, y);
+              layer.backward_parameters(dy, saved);
+            }),
+            0);
+  layer.merge();
+  EXPECT_EQ(allocations_of([&] { layer.forward(x, y); }), 0);
+}
+
+TYPED_TEST(EveryLayer, AllocatesNothingOnceWarmedUp) {
+  for (const Index tokens : {1, 2, 64, 512}) expect_no_allocations<TypeParam>(40, 30, tokens);
+}
+
+// Where Eigen's own expression of a product would allocate.
+TYPED_TEST(EveryLayer, AllocatesNothingForLargeProducts) {
+  expect_no_allocations<TypeParam>(1024, 1024, 1);
+  expect_no_allocations<TypeParam>(1024, 1024, 64);
+  expect_no_allocations<TypeParam>(200, 300, 512);
+}
+
+// The buffers of a larger product serve a smaller one.
+TYPED_TEST(EveryLayer, AllocatesNothingForFewerTokens) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_layer<TypeParam>(200, 300, 8);
+  const auto x = random_numbers<T>(64, 200);
+  Matrix<T> y(64, 300);
+  for (int turn = 0; turn < 2; ++turn) {
+    const long before = allocation_count();
+    for (const Index tokens : {64, 33, 2, 1, 64, 0}) {
+      layer.forward(x.topRows(tokens), y.topRows(tokens));
+    }
+    if (turn > 0) {
+      EXPECT_EQ(allocation_count() - before, 0);
+    }
+  }
+}
+
+// A test of the test.
+TEST(Allocations, AreCounted) {
+  const auto allocates = [](const auto& call) {
+    const long before = allocation_count();
+    call();
+    return allocation_count() > before;
+  };
+  EXPECT_TRUE(allocates([] {
+    int* volatile number = new int(1);
+    delete number;
+  }));
+  EXPECT_TRUE(allocates([] { Matrix<float>(300, 300).setZero(); }));
+  EXPECT_TRUE(allocates([] {
+    void* volatile memory = std::malloc(8);
+    std::free(memory);
+  }));
+  EXPECT_TRUE(allocates([] { (void)(std::string(100, 'x') + "y"); }));
+  const Matrix<float> large = random_numbers<float>(300, 300);
+  Matrix<float> product(300, 300);
+  EXPECT_TRUE(allocates([&] { product.noalias() = large * large; }));
+  EXPECT_FALSE(allocates([&] { product = large; }));
+}
+
+}  // namespace
+}  // namespace mora_tests

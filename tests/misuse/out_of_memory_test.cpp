@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+// Every allocation of every call fails once: std::bad_alloc comes out, nothing is half-changed,
+// nothing leaks, and the call works when it is made again.
+#include <new>
+#include <optional>
+#include <thread>
+
+#include "support/allocations.hpp"
+#include "support/layer_types.hpp"
+#include "support/misuse.hpp"
+
+namespace mora_tests {
+namespace {
+
+using mora::Matrix;
+
+enum class Outcome { done, out_of_memory };
+
+/// The call on a thread of its own, which has no working memory yet, with its k-th allocation
+/// failing.
+template <class F>
+[[nodiscard]] Outcome run_with_failure(long k, const F& call) {
+  Outcome outcome = Outcome::done;
+  std::thread([&] {
+    fail_allocation(k);
+    try {
+      call();
+    } catch (const std::bad_alloc&) {
+      outcome = Outcome::out_of_memory;
+    }
+    const bool failed = allocation_failed();
+    fail_allocation(0);
+    EXPECT_EQ(failed, outcome == Outcome::out_of_memory) << "allocation " << k;
+  }).join();
+  return outcome;
+}
+
+/// What a failed call may keep: nothing, or memory that it needs when it is made again.
+enum class Keeps { nothing, memory };
+
+/// `check()` after each failure of `call`, until it succeeds. Returns the number of allocations.
+template <class F, class Check>
+long fail_each_allocation(const F& call, const Check& check, Keeps keeps = Keeps::nothing) {
+  for (long k = 1; k < 1000; ++k) {
+    const long before = live_allocations();
+    const Outcome outcome = run_with_failure(k, call);
+    if (outcome == Outcome::done) return k - 1;
+    if (keeps == Keeps::nothing) {
+      EXPECT_EQ(live_allocations(), before) << "allocation " << k << " leaks";
+    }
+    SCOPED_TRACE(testing::Message() << "allocation " << k);
+    check();
+    if (testing::Test::HasFailure()) return k;
+  }
+  ADD_FAILURE() << "no end of allocations";
+  return 0;
+}
+
+/// A layer that has been trained a little, so that it has gradients.
+template <class Layer>
+[[nodiscard]] Layer make_trained_layer() {
+  using T = typename Layer::Scalar;
+  Layer layer = make_layer<Layer>(9, 7, 3);
+  typename Layer::Saved saved;
+  (void)layer.forward(random_numbers<T>(2, 9), saved);
+  (void)layer.backward(random_numbers<T>(2, 7), saved);
+  return layer;
+}
+
+TYPED_TEST(EveryLayer, IsNotMadeWithoutMemory) {
+  using T = typename TypeParam::Scalar;
+  const auto weight = random_numbers<T>(7, 9);
+  const auto bias = random_numbers<T>(1, 7);
+  const auto nothing = [] {};
+  EXPECT_GT(fail_each_allocation(
+                [&] {
+                  std::mt19937_64 generator(1);
+                  TypeParam layer({Matrix<T>(weight), mora::RowVector<T>(bias)}, {}, generator);
+                },
+                nothing),
+            3);
+  const TypeParam layer = make_trained_layer<TypeParam>();
+  const Bits before = bits_of(layer);
+  EXPECT_GT(fail_each_allocation([&] { const TypeParam copy = layer; },
+                                 [&] { EXPECT_EQ(bits_of(layer), before); }),
+            1);
+}
+
+TYPED_TEST(EveryLayer, InfersOrThrows) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_trained_layer<TypeParam>();
+  const Bits before = bits_of(layer);
+  const auto x = random_numbers<T>(5, 9);
+  const Matrix<T> expected = layer.forward(x);
+  Matrix<T> y(5, 7);
+  const auto check = [&] {
+    EXPECT_EQ(bits_of(layer), before);
+    EXPECT_TRUE(same_bits(layer.forward(x), expected));
+  };
+  EXPECT_GT(fail_each_allocation([&] { (void)layer.forward(x); }, check), 1);
+  EXPECT_GT(fail_each_allocation([&] { (void)layer.forward(T(2) * x); }, check), 2);
+  EXPECT_GT(fail_each_allocation([&] { layer.forward(x, y); }, check), 0);
+  EXPECT_TRUE(same_bits(y, expected));
+}
+
+TYPED_TEST(EveryLayer, KeepsNoHalfOfATrainingForwardPass) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_trained_layer<TypeParam>();
+  const auto x = random_numbers<T>(5, 9);
+  const auto dy = random_numbers<T>(5, 7);
+  TypeParam trained = layer;
+  typename TypeParam::Saved saved;
+  const Matrix<T> y = trained.forward(x, saved);
+  (void)trained.backward(dy, saved);
+
+  // Saved memory of another size gives way to new memory.
+  for (const Index tokens : {0, 2, 8}) {
+    EXPECT_GT(fail_each_allocation(
+                  [&] {
+                    std::optional<typename TypeParam::Saved> used(std::in_place);
+                    (void)layer.forward(random_numbers<T>(tokens, 9), *used);
+                    (void)layer.forward(x, *used);
+                  },
+                  [] {}),
+              2);
+  }
+  typename TypeParam::Saved again;
+  (void)layer.forward(random_numbers<T>(2, 9), again);
+  const auto check = [&] {
+    // It is empty, or still that of two tokens.
+    TypeParam copy = layer;
+    EXPECT_THROW((void)copy.backward(dy, again), mora::Error);
+  };
+  EXPECT_GT(fail_each_allocation([&] { (void)layer.forward(x, again); }, check, Keeps::memory), 2);
+  TypeParam copy = layer;
+  EXPECT_TRUE(same_bits(copy.forward(x, again), y));
+  (void)copy.backward(dy, again);
+  EXPECT_EQ(bits_of(copy), bits_of(trained));
+}
+
+TYPED_TEST(EveryLayer, AddsAllGradientsOrNone) {
+  using T = typename TypeParam::Scalar;
+  TypeParam layer = make_trained_layer<TypeParam>();
+  const Bits before = bits_of(layer);
+  const auto x = random_numbers<T>(5, 9);
+  const auto dy = random_numbers<T>(5, 7);
+  TypeParam expected = layer;
+  typename TypeParam::Saved saved;
+  const auto check = [&] { EXPECT_EQ(bits_of(layer), before); };
+  const auto compare_and_reset = [&](auto&& backward) {
+    backward(expected);
+    EXPECT_EQ(bits_of(layer), bits_of(expected));
+    layer = make_trained_layer<TypeParam>();
+    expected = layer;
+  };
+  (void)layer.forward(x, saved);
+  EXPECT_GT(fail_each_allocation([&] { (void)layer.backward(dy, saved); }, check), 1);
+  (void)expected.forward(x, saved);
+  compare_and_reset([&](TypeParam& each) { (void)each.backward(dy, saved); });
+
+  (void)layer.forward(x, saved);
+  EXPECT_GT(fail_each_allocation([&] { layer.backward_parameters(dy, saved); }, check), 0);
+  (void)expected.forward(x, saved);
+  compare_and_reset([&](TypeParam& each) { each.backward_parameters(dy, saved); });
+}
+
+TYPED_TEST(EveryLayer, MakesItsFirstGradientsOrNone) {
+  using T = typename TypeParam::Scalar;
+  TypeParam layer = make_layer<TypeParam>(9, 7, 3);
+  const auto x = random_numbers<T>(5, 9);
+  const auto dy = random_numbers<T>(5, 7);
+  typename TypeParam::Saved saved;
+  (void)layer.forward(x, saved);
+  fail_each_allocation([&] { (void)layer.backward(dy, saved); },
+                       [&] {
+                         layer.visit_parameters([](std::string_view, auto& p) {
+                           EXPECT_TRUE((p.gradient.array() == T(0)).all());  // or empty
+                         });
+                       },
+                       Keeps::memory);
+}
+
+TYPED_TEST(EveryLayer, MergesOrStaysAsItIs) {
+  TypeParam layer = make_trained_layer<TypeParam>();
+  const Bits before = bits_of(layer);
+  TypeParam expected = layer;
+  expected.merge();
+  EXPECT_GT(fail_each_allocation([&] { layer.merge(); },
+                                 [&] {
+                                   EXPECT_FALSE(layer.merged());
+                                   EXPECT_EQ(bits_of(layer), before);
+                                 }),
+            1);
+  EXPECT_EQ(bits_of(layer), bits_of(expected));
+  EXPECT_EQ(fail_each_allocation([&] { layer.unmerge(); }, [] {}), 0);
+  EXPECT_GT(fail_each_allocation([&] { (void)layer.update(); },
+                                 [&] { EXPECT_EQ(bits_of(layer), before); }),
+            0);
+}
+
+TYPED_TEST(EveryLayer, MergesIntoMemoryOrLeavesIt) {
+  using T = typename TypeParam::Scalar;
+  const auto weight = random_numbers<T>(7, 9);
+  const mora::RowVector<T> bias = random_numbers<T>(1, 7);
+  const auto adapter = make_layer<TypeParam>(9, 7, 3).adapter();
+  for (const bool in_place : {true, false}) {
+    Matrix<T> frozen = weight;
+    Matrix<T> other = weight;
+    Matrix<T>& target = in_place ? frozen : other;
+    TypeParam layer({frozen, bias}, adapter);
+    fail_each_allocation([&] { layer.merge_into(target); },
+                         [&] {
+                           EXPECT_FALSE(layer.merged());
+                           EXPECT_TRUE(same_bits(target, weight));
+                         });
+    EXPECT_FALSE(same_bits(target, weight));
+    EXPECT_EQ(layer.merged(), in_place);
+  }
+}
+
+TYPED_TEST(EveryLayer, IsSteppedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  const auto check_optimizer = [](auto optimizer) {
+    TypeParam layer = make_trained_layer<TypeParam>();
+    TypeParam expected = layer;
+    const Bits before = bits_of(layer);
+    auto twin = optimizer;
+    EXPECT_GT(fail_each_allocation([&] { optimizer.step(layer); },
+                                   [&] { EXPECT_EQ(bits_of(layer), before); }, Keeps::memory),
+              1);
+    for (int step = 0; step < 2; ++step) {
+      twin.step(expected);
+      EXPECT_EQ(bits_of(layer), bits_of(expected));
+      optimizer.step(layer);
+    }
+  };
+  check_optimizer(mora::AdamW<T>());
+  check_optimizer(mora::Sgd<T>({.momentum = 0.9}));
+}
+
+}  // namespace
+}  // namespace mora_tests

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <mora/optim/adamw.hpp>
+#include <mora/optim/sgd.hpp>
+#include <string>
+#include <string_view>
+
+#include "support/compare.hpp"
+#include "support/fixture.hpp"
+#include "support/random.hpp"
+
+/// \file
+/// The optimizers against PyTorch's, step by step, and what they do with bad gradients.
+
+namespace mora_tests {
+namespace {
+
+using mora::AdamW;
+using mora::AdamWSettings;
+using mora::ArgumentError;
+using mora::Matrix;
+using mora::NumericError;
+using mora::Parameter;
+using mora::Sgd;
+using mora::SgdSettings;
+
+constexpr double infinite = std::numeric_limits<double>::infinity();
+constexpr double nan_number = std::numeric_limits<double>::quiet_NaN();
+
+template <class T>
+struct TwoParameters {
+  Parameter<T> first;
+  Parameter<T> second;
+  template <class F>
+  void visit_parameters(const F& f) {
+    f(std::string_view("first"), first);
+    f(std::string_view("second"), second);
+  }
+};
+
+/// Values and gradients [3, 4] and [1, 2].
+template <class T = double>
+TwoParameters<T> random_parameters(Random& random) {
+  return {{random.matrix<T>(3, 4), random.matrix<T>(3, 4)},
+          {random.matrix<T>(1, 2), random.matrix<T>(1, 2)}};
+}
+
+/// PyTorch's steps for a case of fixtures/make_optim_torch.py; for float from the rounded
+/// gradients, to float's tolerance. Each number of the parameter is compared relative to its own
+/// size.
+template <class T, class Optimizer>
+void expect_steps_of(const Fixture& fixture, const std::string& name, Optimizer optimizer) {
+  SCOPED_TRACE(name);
+  const Matrix<double> expected = fixture.tensor(name + ".values");
+  const Matrix<double> gradients = fixture.tensor(name + ".gradients");
+  ASSERT_EQ(gradients.rows(), 10);
+  TwoParameters<T> module;
+  module.first.value = expected.row(0).template cast<T>();
+  Matrix<T> found = expected.cast<T>();
+  for (Index step = 0; step < gradients.rows(); ++step) {
+    module.first.gradient = gradients.row(step).template cast<T>();
+    optimizer.step(module);
+    found.row(step + 1) = module.first.value;
+  }
+  for (Index j = 0; j < found.cols(); ++j) EXPECT_TRUE(near(found.col(j), expected.col(j))) << j;
+  EXPECT_EQ(module.second.value.size(), 0);  // it has no gradient
+}
+
+TEST(AdamW, TakesPyTorchsSteps) {
+  const Fixture fixture("optim_torch.safetensors");
+  for (const std::string name : {"adamw_default", "adamw_decay", "adamw_no_memory"}) {
+    const AdamWSettings settings{.learning_rate = fixture.number(name + ".lr"),
+                                 .beta1 = fixture.number(name + ".beta1"),
+                                 .beta2 = fixture.number(name + ".beta2"),
+                                 .epsilon = fixture.number(name + ".eps"),
+                                 .weight_decay = fixture.number(name + ".weight_decay")};
+    expect_steps_of<double>(fixture, name, AdamW<double>(settings));
+    expect_steps_of<float>(fixture, name, AdamW<float>(settings));
+  }
+}
+
+TEST(Sgd, TakesPyTorchsSteps) {
+  const Fixture fixture("optim_torch.safetensors");
+  for (const std::string name : {"sgd_plain", "sgd_momentum", "sgd_decay"}) {
+    const SgdSettings settings{.learning_rate = fixture.number(name + ".lr"),
+                               .momentum = fixture.number(name + ".momentum"),
+                               .weight_decay = fixture.number(name + ".weight_decay")};
+    expect_steps_of<double>(fixture, name, Sgd<double>(settings));
+    expect_steps_of<float>(fixture, name, Sgd<float>(settings));
+  }
+}
+
+template <class T>
+class Optimizer : public testing::Test {};
+using Optimizers = testing::Types<AdamW<double>, Sgd<double>>;
+TYPED_TEST_SUITE(Optimizer, Optimizers);
+
+template <class O>
+O with_memory() {
+  O optimizer;
+  auto settings = optimizer.settings();
+  settings.learning_rate = 0.05;
+  settings.weight_decay = 0.1;
+  if constexpr (requires { settings.momentum; }) settings.momentum = 0.9;
+  optimizer.set(settings);
+  return optimizer;
+}
+
+// The bad gradient may be the second one, and come before the first step or after some.
+TYPED_TEST(Optimizer, RefusesAGradientThatIsNotFiniteAndForgetsIt) {
+  for (const double bad : {nan_number, infinite, -infinite}) {
+    for (const int good_steps : {0, 2}) {
+      Random random(1);
+      auto module = random_parameters(random);
+      auto undisturbed = module;
+      auto optimizer = with_memory<TypeParam>();
+      auto other = optimizer;
+      const auto step = [](TypeParam& o, TwoParameters<double>& m) { o.step(m); };
+      for (int i = 0; i < good_steps; ++i) {
+        step(optimizer, module);
+        step(other, undisturbed);
+      }
+      const double good = module.second.gradient(0, 1);
+      module.second.gradient(0, 1) = bad;
+      EXPECT_THROW(optimizer.step(module), NumericError);
+      EXPECT_TRUE(same_bits(module.first.value, undisturbed.first.value));
+      EXPECT_TRUE(same_bits(module.second.value, undisturbed.second.value));
+      module.second.gradient(0, 1) = good;
+      for (int i = 0; i < 3; ++i) {
+        step(optimizer, module);
+        step(other, undisturbed);
+        EXPECT_TRUE(same_bits(module.first.value, undisturbed.first.value));
+        EXPECT_TRUE(same_bits(module.second.value, undisturbed.second.value));
+      }
+    }
+  }
+}
+
+TYPED_TEST(Optimizer, KeepsParametersApart) {
+  Random random(2);
+  auto both = random_parameters(random);
+  auto only_first = both;
+  only_first.second.gradient.resize(0, 0);
+  auto for_both = with_memory<TypeParam>();
+  auto for_one = with_memory<TypeParam>();
+  const Matrix<double> second = only_first.second.value;
+  for (int i = 0; i < 3; ++i) {
+    for_both.step(both);
+    for_one.step(only_first);
+    EXPECT_TRUE(same_bits(both.first.value, only_first.first.value));
+  }
+  EXPECT_TRUE(same_bits(only_first.second.value, second));
+}
+
+TYPED_TEST(Optimizer, ARateOfZeroChangesNothing) {
+  Random random(3);
+  auto module = random_parameters(random);
+  const Matrix<double> before = module.first.value;
+  auto optimizer = with_memory<TypeParam>();
+  optimizer.set_learning_rate(0.0);
+  EXPECT_EQ(optimizer.settings().learning_rate, 0.0);
+  optimizer.step(module);
+  EXPECT_TRUE(same_bits(module.first.value, before));
+  optimizer.set_learning_rate(0.1);
+  optimizer.step(module);
+  EXPECT_FALSE(near(module.first.value, before));
+}
+
+TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
+  auto optimizer = with_memory<TypeParam>();
+  using Settings = std::decay_t<decltype(optimizer.settings())>;
+  const auto refused = [&](double Settings::*setting, std::initializer_list<double> values) {
+    for (const double value : values) {
+      Settings settings;
+      settings.*setting = value;
+      EXPECT_THROW(optimizer.set(settings), ArgumentError) << value;
+      EXPECT_THROW(TypeParam{settings}, ArgumentError) << value;
+    }
+  };
+  refused(&Settings::learning_rate, {-1e-9, nan_number, infinite, -infinite});
+  refused(&Settings::weight_decay, {-1e-9, nan_number, infinite});
+  if constexpr (std::is_same_v<Settings, AdamWSettings>) {
+    refused(&Settings::beta1, {-1e-9, 1.0, nan_number});
+    refused(&Settings::beta2, {-1e-9, 1.0, nan_number});
+    refused(&Settings::epsilon, {-1e-9, nan_number, infinite});
+  } else {
+    refused(&Settings::momentum, {-1e-9, 1.0, nan_number});
+  }
+  EXPECT_THROW(optimizer.set_learning_rate(nan_number), ArgumentError);
+  EXPECT_EQ(optimizer.settings().learning_rate, 0.05);
+  EXPECT_EQ(optimizer.settings().weight_decay, 0.1);
+}
+
+}  // namespace
+}  // namespace mora_tests

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <mora/core/product.hpp>
+
+#include "support/compare.hpp"
+#include "support/random.hpp"
+
+/// \file
+/// The matrix product against Eigen's, for each way in which the library calls it.
+
+namespace mora_tests {
+namespace {
+
+using mora::Matrix;
+using mora::detail::Operand;
+
+struct Sizes {
+  Index rows;
+  Index cols;
+  Index depth;
+};
+constexpr Sizes awkward_sizes[] = {
+    {1, 1, 1},   {1, 7, 5},   {7, 1, 5},      {5, 7, 1},    {2, 3, 4},      {3, 300, 2},
+    {13, 29, 3}, {16, 16, 8}, {64, 4, 31},    {31, 25, 11}, {1, 400, 300},  {400, 1, 300},
+    {12, 8, 90}, {0, 5, 3},   {5, 0, 3},      {5, 3, 0},    {97, 101, 103}, {2, 513, 700},
+    {1, 1, 999}, {17, 33, 5}, {129, 65, 257},
+};
+
+/// A block of a larger matrix that is NaN around it.
+template <class T>
+class Surrounded {
+ public:
+  explicit Surrounded(const Matrix<T>& inner)
+      : memory_(Matrix<T>::Constant(inner.rows() + 2, inner.cols() + 3,
+                                    std::numeric_limits<T>::quiet_NaN())),
+        rows_(inner.rows()),
+        cols_(inner.cols()) {
+    memory_.block(1, 2, rows_, cols_) = inner;
+  }
+  [[nodiscard]] mora::MutableMap<T> map() {
+    return {&memory_(1, 2), rows_, cols_, Eigen::OuterStride<>(memory_.cols())};
+  }
+  [[nodiscard]] mora::ConstMap<T> map() const {
+    return {&memory_(1, 2), rows_, cols_, Eigen::OuterStride<>(memory_.cols())};
+  }
+  [[nodiscard]] bool is_untouched_around() const {
+    Matrix<T> copy = memory_;
+    copy.block(1, 2, rows_, cols_).setConstant(std::numeric_limits<T>::quiet_NaN());
+    return copy.array().isNaN().all();
+  }
+
+ private:
+  Matrix<T> memory_;
+  Index rows_;
+  Index cols_;
+};
+
+template <class T, Operand OpA, Operand OpB>
+struct Factors {
+  Factors(const Sizes& sizes, Random& random)
+      : a(OpA == Operand::plain ? random.matrix<T>(sizes.rows, sizes.depth)
+                                : random.matrix<T>(sizes.depth, sizes.rows)),
+        b(OpB == Operand::plain ? random.matrix<T>(sizes.depth, sizes.cols)
+                                : random.matrix<T>(sizes.cols, sizes.depth)) {}
+  [[nodiscard]] Matrix<T> product() const {
+    const Matrix<T> op_a = OpA == Operand::plain ? Matrix<T>(a) : Matrix<T>(a.transpose());
+    const Matrix<T> op_b = OpB == Operand::plain ? Matrix<T>(b) : Matrix<T>(b.transpose());
+    return op_a.lazyProduct(op_b);
+  }
+  Matrix<T> a;
+  Matrix<T> b;
+};
+
+template <class T, Operand OpA, Operand OpB>
+void expect_is_eigens_product() {
+  for (const Sizes& sizes : awkward_sizes) {
+    SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
+    Random random(1);
+    const Factors<T, OpA, OpB> factors(sizes, random);
+    const Surrounded<T> a(factors.a);
+    const Surrounded<T> b(factors.b);
+    const auto there = random.matrix<T>(sizes.rows, sizes.cols);
+    Surrounded<T> c(there);
+    const Matrix<T> expected = there + T(0.75) * factors.product();
+    mora::detail::add_product<OpA, OpB, T>(c.map(), T(0.75), a.map(), b.map());
+    // The size that a sum of products of normal numbers has; a single one may be near zero.
+    const double size = 1.0 + std::sqrt(double(sizes.depth));
+    EXPECT_TRUE(near(c.map(), expected, {.magnitude = size}));
+    EXPECT_TRUE(c.is_untouched_around());
+  }
+}
+
+template <class T>
+class Product : public testing::Test {};
+using Scalars = testing::Types<float, double>;
+TYPED_TEST_SUITE(Product, Scalars);
+
+TYPED_TEST(Product, OfXAndTransposedW) {
+  expect_is_eigens_product<TypeParam, Operand::plain, Operand::transposed>();
+}
+TYPED_TEST(Product, OfDyAndW) {
+  expect_is_eigens_product<TypeParam, Operand::plain, Operand::plain>();
+}
+TYPED_TEST(Product, OfTransposedDyAndX) {
+  expect_is_eigens_product<TypeParam, Operand::transposed, Operand::plain>();
+}
+
+#if defined(_OPENMP)
+template <class T, Operand OpA, Operand OpB>
+void expect_same_for_every_number_of_threads() {
+  const int usual = omp_get_max_threads();
+  for (const Sizes& sizes : {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701},
+                             Sizes{300, 301, 299}, Sizes{2, 701, 900}, Sizes{701, 2, 900}}) {
+    SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
+    Random random(1);
+    const Factors<T, OpA, OpB> factors(sizes, random);
+    Matrix<T> with_one;
+    for (const int threads : {1, 2, 3, 4, 7}) {
+      omp_set_num_threads(threads);
+      Matrix<T> c = Matrix<T>::Zero(sizes.rows, sizes.cols);
+      mora::detail::add_product<OpA, OpB, T>(mora::detail::map_of(c), T(1),
+                                             mora::detail::map_of(factors.a),
+                                             mora::detail::map_of(factors.b));
+      if (threads == 1) with_one = c;
+      EXPECT_TRUE(same_bits(c, with_one)) << threads << " threads";
+    }
+  }
+  omp_set_num_threads(usual);
+}
+
+TYPED_TEST(Product, IsTheSameForEveryNumberOfThreads) {
+  expect_same_for_every_number_of_threads<TypeParam, Operand::plain, Operand::transposed>();
+  expect_same_for_every_number_of_threads<TypeParam, Operand::plain, Operand::plain>();
+  expect_same_for_every_number_of_threads<TypeParam, Operand::transposed, Operand::plain>();
+}
+#endif
+
+}  // namespace
+}  // namespace mora_tests

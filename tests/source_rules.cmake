@@ -1,0 +1,51 @@
+# cmake -P source_rules.cmake <folder include/mora>
+# Fails when a header of the library does what none should, or only one.
+
+cmake_minimum_required(VERSION 3.24)
+
+# CMAKE_ARGV0 to 2 are "cmake -P <script>".
+set(root "${CMAKE_ARGV3}")
+file(GLOB_RECURSE headers RELATIVE "${root}" "${root}/*.hpp")
+if(NOT headers)
+  message(FATAL_ERROR "no headers in '${root}'")
+endif()
+
+set(faults 0)
+
+# forbid(<regular expression> <reason> [ONLY_IN <header>] [UNLESS <regular expression>]): in the code,
+# comments left out.
+function(forbid regex reason)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "ONLY_IN;UNLESS" "")
+  foreach(header IN LISTS headers)
+    if(header STREQUAL "${arg_ONLY_IN}")
+      continue()
+    endif()
+    file(STRINGS "${root}/${header}" lines REGEX "${regex}")
+    foreach(line IN LISTS lines)
+      string(REGEX REPLACE "//.*" "" code "${line}")
+      if(code MATCHES "${regex}" AND NOT (arg_UNLESS AND code MATCHES "${arg_UNLESS}"))
+        string(STRIP "${line}" line)
+        message(NOTICE "${header}: ${reason}:\n  ${line}")
+        math(EXPR faults "${faults} + 1")
+      endif()
+    endforeach()
+  endforeach()
+  set(faults ${faults} PARENT_SCOPE)
+endfunction()
+
+set(name "[A-Za-z_]+")
+forbid("(^|[^a-zA-Z_])s?rand *\\(|random_device|[:.]Random *\\(|setRandom" "generators are passed in")
+forbid("thread_local" "mutable state, other than working memory" ONLY_IN core/scratch.hpp)
+forbid("^[ \t]*(static|inline|extern)[ \t][^()]*[;={]" "mutable state" UNLESS "const|namespace|struct|class")
+forbid("(^|[ \t])mutable[ \t][^()]*;" "mutable state behind const")
+forbid("noalias *\\(" "aliasing is checked in one place" ONLY_IN core/product.hpp)
+forbid("Eigen::internal" "not Eigen's public interface" ONLY_IN core/product.hpp)
+forbid("(^|[^a-z_])(eigen_)?assert *\\(" "an assert is no validation")
+forbid("^[ \t]*(\\[\\[nodiscard\\]\\] *)?((static|inline|constexpr|friend) +)*auto +${name} *\\("
+       "a function that returns auto may return an expression")
+forbid("using namespace" "names of others")
+forbid("std::(cout|cerr|clog)|printf *\\(" "a library does not print")
+
+if(faults)
+  message(FATAL_ERROR "${faults} line(s) against the rules")
+endif()

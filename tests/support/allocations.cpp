@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#include "support/allocations.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+std::atomic<long> count{0};
+std::atomic<long> live{0};
+std::atomic<long> until_failure{0};
+
+/// Whether this allocation may be made.
+bool admit() {
+  ++count;
+  return until_failure.load() <= 0 || --until_failure != 0;
+}
+
+void* counted(void* memory) {
+  if (memory != nullptr) ++live;
+  return memory;
+}
+
+void* or_throw(void* memory) {
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+namespace mora_tests {
+
+long allocation_count() { return count; }
+long live_allocations() { return live; }
+void fail_allocation(long k) { until_failure = k; }
+bool allocation_failed() { return until_failure <= 0; }
+
+}  // namespace mora_tests
+
+extern "C" {
+
+void* __real_malloc(std::size_t size);
+void* __real_calloc(std::size_t number, std::size_t size);
+void* __real_realloc(void* memory, std::size_t size);
+void* __real_aligned_alloc(std::size_t alignment, std::size_t size);
+int __real_posix_memalign(void** memory, std::size_t alignment, std::size_t size);
+void __real_free(void* memory);
+
+void* __wrap_malloc(std::size_t size) { return admit() ? counted(__real_malloc(size)) : nullptr; }
+void* __wrap_calloc(std::size_t number, std::size_t size) {
+  return admit() ? counted(__real_calloc(number, size)) : nullptr;
+}
+void* __wrap_realloc(void* memory, std::size_t size) {
+  if (!admit()) return nullptr;
+  void* const moved = __real_realloc(memory, size);
+  return memory == nullptr ? counted(moved) : moved;
+}
+void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
+  return admit() ? counted(__real_aligned_alloc(alignment, size)) : nullptr;
+}
+int __wrap_posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
+  if (!admit()) return 12;  // ENOMEM
+  const int error = __real_posix_memalign(memory, alignment, size);
+  if (error == 0) ++live;
+  return error;
+}
+void __wrap_free(void* memory) {
+  if (memory != nullptr) --live;
+  __real_free(memory);
+}
+
+}  // extern "C"
+
+void* operator new(std::size_t size) { return or_throw(std::malloc(size == 0 ? 1 : size)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  const auto step = static_cast<std::size_t>(alignment);
+  return or_throw(std::aligned_alloc(step, (size + step - 1) / step * step));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+#include "support/layers.hpp"
+
+#include "support/operators.hpp"
+
+namespace mora_tests {
+namespace {
+
+/// `make` is called with the arguments of MakeLayer, where `fits(shape)`, and returns a layer of
+/// any type.
+template <class Make, class Fits>
+LayerKind layer_kind(const char* name, const Make& make, const Fits& fits) {
+  const auto erased = [=]<class T>(mora::FrozenLinear<T> base, const Shape& shape,
+                                   Random& random) -> std::unique_ptr<AnyLayer<T>> {
+    if (!fits(shape)) return nullptr;
+    auto layer = make(std::move(base), shape, random);
+    return std::make_unique<AnyLayerOf<decltype(layer)>>(std::move(layer));
+  };
+  return {name, {MakeLayer<float>(erased), MakeLayer<double>(erased)}};
+}
+template <class Make>
+LayerKind layer_kind(const char* name, const Make& make) {
+  return layer_kind(name, make, [](const Shape&) { return true; });
+}
+
+// Scales that are not 1 show where they are missing.
+
+template <class Op>
+LayerKind mora_kind(const char* name, const Op& op) {
+  return layer_kind(
+      name,
+      [op]<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random&) {
+        return mora::MoraLinear<T, Op>(
+            std::move(base),
+            {.rank = shape.rank, .rounding = shape.rounding, .scale = 0.75, .op = op});
+      },
+      [op](const Shape& shape) { return side_for(op, shape).has_value(); });
+}
+
+LayerKind lora_kind(const char* name, mora::LoraScaling scaling) {
+  return layer_kind(name,
+                    [=]<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random& random) {
+                      mora::LoraSettings settings;
+                      settings.rank = shape.rank;
+                      settings.alpha = 3.0;
+                      settings.scaling = scaling;
+                      return mora::LoraLinear<T>(std::move(base), settings, random.generator());
+                    });
+}
+
+LayerKind full_kind() {
+  return layer_kind("Full", []<class T>(mora::FrozenLinear<T> base, const Shape&, Random&) {
+    return mora::FullLinear<T>(std::move(base));
+  });
+}
+
+}  // namespace
+
+std::vector<LayerKind> layer_kinds() {
+  std::vector<LayerKind> kinds;
+  for_each_operator(
+      [&](const char* name, const auto& op) { kinds.push_back(mora_kind(name, op)); });
+  kinds.push_back(lora_kind("Lora", mora::LoraScaling::standard));
+  kinds.push_back(lora_kind("RankStabilizedLora", mora::LoraScaling::rank_stabilized));
+  kinds.push_back(full_kind());
+  return kinds;
+}
+
+}  // namespace mora_tests
