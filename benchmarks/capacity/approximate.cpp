@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "capacity/approximate.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "capacity/least_squares.hpp"
+#include "capacity/methods.hpp"
+#include "mora/analysis/singular_values.hpp"
+
+namespace capacity {
+
+void Approximate::add_methods(Suite& suite) {
+  for_each_method([&]<class M>(const M& method) {
+    if constexpr (!is_full<M>) {  // which reaches every target
+      for (const Target& target : targets()) {
+        for (Index rank = 1; rank <= most_rank_; rank *= 2) {
+          ApproximationRow& row = all_.emplace_back();
+          row.target = target;
+          row.size = size_;
+          row.lora_rank = rank;
+          row.method = method.name;
+          add(suite, method, row);
+        }
+      }
+    }
+  });
+}
+
+template <class Method>
+void Approximate::add(Suite& suite, const Method& method, ApproximationRow& row) {
+  const std::string name = "approximate/" + row.target.name() +
+                           "/r:" + std::to_string(row.lora_rank) + "/" + method.name;
+  const double cost = 0.01 * seeds_ * std::pow(double(size_) / 256.0, 3);
+  suite.add(
+      name,
+      [=, this, &row](Plan& plan) {
+        plan.add(Stage::first, {name, cost, [=, this, &row] { measure(method, row); }});
+      },
+      [&row](benchmark::UserCounters& counters) {
+        counters["parameters"] = double(row.parameters);
+        counters["budget"] = double(row.budget);
+        counters["relative_error"] = row.error().mean;
+        counters["relative_error_sd"] = row.error().deviation;
+        counters["seeds"] = double(row.errors.size());
+        return row.seconds;
+      });
+}
+
+template <class Method>
+void Approximate::measure(const Method& method, ApproximationRow& row) const {
+  using Layer = typename Method::template Layer<double>;
+  const auto start = std::chrono::steady_clock::now();
+  row.budget = mora::lora_budget(size_, size_, row.lora_rank);
+  row.errors.clear();
+  for (int seed = 1; seed <= seeds_; ++seed) {
+    const auto number = static_cast<std::uint64_t>(seed);
+    const mora::Matrix<double> target = row.target.draw(size_, number);
+    if constexpr (is_lora<Method>) {
+      row.parameters = row.budget;
+      const Eigen::VectorXd values = mora::spectrum(target).values;
+      const Index rest = std::max<Index>(0, size_ - row.lora_rank);
+      row.errors.push_back(values.tail(rest).norm() / values.norm());
+    } else {
+      mora::Matrix<double> zero(size_, size_);
+      zero.setZero();
+      Layer layer(mora::FrozenLinear<double>(std::move(zero)),
+                  method.settings(row.lora_rank, number));
+      row.parameters = mora::parameter_count(layer);
+      row.errors.push_back(least_squares_error(layer, target));
+    }
+  }
+  row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace capacity

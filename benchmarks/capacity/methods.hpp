@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "mora/adapters/linear.hpp"
+#include "mora/operators/rotation.hpp"
+#include "mora/operators/sharing.hpp"
+#include "mora/operators/truncation.hpp"
+
+/// \file
+/// The methods that are compared. Each is a small value with a name, the layer type and how the
+/// layer's settings follow from the rank r and a seed; every experiment goes through the one list
+/// at the end.
+
+namespace capacity {
+
+using mora::Index;
+
+/// LoRA with alpha = 2 r, the usual recipe, so s = 2 for every r. The learning rate is searched, so
+/// s decides little: the update's size follows from the rate as well.
+struct Lora {
+  std::string name;
+  template <class T>
+  using Layer = mora::LoraLinear<T>;
+
+  [[nodiscard]] mora::LoraSettings settings(Index rank, std::uint64_t /*seed*/) const {
+    return {.rank = rank, .alpha = 2.0 * static_cast<double>(rank)};
+  }
+};
+
+/// MoRA with scale 1, as the paper's code, and the side rounded down, so that it never has more
+/// parameters than LoRA.
+template <class Op>
+struct Mora {
+  std::string name;
+  template <class T>
+  using Layer = mora::MoraLinear<T, Op>;
+
+  [[nodiscard]] mora::MoraSettings<Op> settings(Index rank, std::uint64_t seed) const {
+    mora::MoraSettings<Op> settings{.rank = rank};
+    if constexpr (requires { settings.op.seed; }) settings.op.seed = seed;
+    return settings;
+  }
+};
+
+/// Every weight trains: far more parameters than the others have, and no budget.
+struct Full {
+  std::string name;
+  template <class T>
+  using Layer = mora::FullLinear<T>;
+
+  [[nodiscard]] mora::FullSettings settings(Index /*rank*/, std::uint64_t /*seed*/) const {
+    return {};
+  }
+};
+
+template <class Method>
+inline constexpr bool is_full = std::same_as<Method, Full>;
+template <class Method>
+inline constexpr bool is_lora = std::same_as<Method, Lora>;
+
+/// Calls `f(method)` for each method, in the order of the tables. A new method is a line here.
+template <class F>
+void for_each_method(const F& f) {
+  f(Lora{"lora"});
+  f(Mora<mora::Truncation>{"truncation"});
+  f(Mora<mora::Sharing>{"sharing"});                          // the reference's type 1
+  f(Mora<mora::AdjacentSharing>{"adjacent_sharing"});         // type 2
+  f(Mora<mora::AdjacentStridedSharing>{"adjacent_strided"});  // type 3
+  f(Mora<mora::StridedAdjacentSharing>{"strided_adjacent"});  // type 4
+  f(Mora<mora::RandomSharing>{"random_sharing"});
+  f(Mora<mora::Decoupling>{"decoupling"});
+  f(Mora<mora::Rotation>{"rotation"});  // type 6
+  f(Mora<mora::CoveringRotation>{"covering_rotation"});
+  f(Full{"full"});
+}
+
+/// Multiply-adds a token that an adapter costs beside the frozen layer.
+template <class T, class Op>
+[[nodiscard]] Index adapter_work(const mora::MoraAdapter<T, Op>& adapter) {
+  return adapter.compressor().blocks() * adapter.side() * adapter.side();
+}
+template <class T>
+[[nodiscard]] Index adapter_work(const mora::LoraAdapter<T>& adapter) {
+  return adapter.settings().rank * (adapter.in_features() + adapter.out_features());
+}
+template <class T>
+[[nodiscard]] Index adapter_work(const mora::FullAdapter<T>&) {
+  return 0;
+}
+
+}  // namespace capacity

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+#include "capacity/shapes.hpp"
+
+#include <chrono>
+#include <string_view>
+#include <utility>
+
+#include "capacity/methods.hpp"
+#include "mora/analysis/singular_values.hpp"
+
+namespace capacity {
+namespace {
+
+/// In and out: BERT's and LLaMA's sizes, square, widening and narrowing.
+constexpr std::pair<Index, Index> layer_shapes[] = {{768, 768},   {768, 2560},   {2560, 768},
+                                                    {4096, 4096}, {4096, 11008}, {11008, 4096}};
+
+template <class Method>
+[[nodiscard]] auto make_adapter(const Method& method, const ShapeRow& row) {
+  using Adapter = typename Method::template Layer<double>::AdapterType;
+  const auto settings = method.settings(row.lora_rank, 1);
+  if constexpr (is_lora<Method>) {
+    mora::SplitMix64 generator(0);  // for numbers that are drawn anew
+    return Adapter(row.in, row.out, settings, generator);
+  } else {
+    return Adapter(row.in, row.out, settings);
+  }
+}
+
+}  // namespace
+
+void Shapes::add_methods(Suite& suite) {
+  for_each_method([&]<class M>(const M& method) {
+    for (const auto& [in, out] : layer_shapes) {
+      for (Index rank = 1; rank <= 256; rank *= 2) {
+        if (is_full<M> && rank > 1) break;
+        ShapeRow& row = all_.emplace_back();
+        row.in = in;
+        row.out = out;
+        row.lora_rank = is_full<M> ? 0 : rank;
+        row.method = method.name;
+        add(suite, method, row);
+      }
+    }
+  });
+}
+
+template <class Method>
+void Shapes::add(Suite& suite, const Method& method, ShapeRow& row) {
+  const std::string r = is_full<Method> ? "" : "/r:" + std::to_string(row.lora_rank);
+  const std::string name = "capacity/shape:" + row.shape() + r + "/" + method.name;
+  suite.add(
+      name,
+      [=, this, &row](Plan& plan) {
+        plan.add(Stage::first,
+                 {name, cost(method, row), [=, this, &row] { measure(method, row); }});
+      },
+      [&row](benchmark::UserCounters& counters) {
+        counters["parameters"] = double(row.parameters);
+        counters["budget"] = double(row.budget);
+        counters["side"] = double(row.side);
+        counters["rank"] = double(row.rank);
+        counters["rank_computed"] = row.computed;
+        if (row.computed) counters["effective_rank"] = row.effective_rank;
+        return row.seconds;
+      });
+}
+
+/// By default large layers have their singular values computed for small budgets only.
+bool Shapes::compute(const ShapeRow& row) const {
+  constexpr Index small = 4000;
+  if (row.in + row.out <= small) return true;
+  return row.lora_rank != 0 && (full_ || row.lora_rank <= 8);
+}
+
+/// Seconds, roughly: a dense decomposition takes 0.2 ns n^3, and where there are several blocks
+/// the last one often shares inputs with the first.
+template <class Method>
+double Shapes::cost(const Method& method, const ShapeRow& row) const {
+  if (!compute(row)) return 0.001;
+  const double narrow = double(std::min(row.in, row.out));
+  if constexpr (is_full<Method>) {
+    return 4e-10 * narrow * narrow * narrow;
+  } else if constexpr (is_lora<Method>) {
+    return 0.001 * double(row.lora_rank);
+  } else {
+    const auto adapter = make_adapter(method, row);
+    const double side = std::min(narrow, double(adapter.side()));
+    const double of_blocks = adapter.compressor().blocks() == 1 ? side : 8.0 * side + 2.0 * narrow;
+    return 0.01 + 2e-10 * side * side * (of_blocks + double(row.in + row.out));
+  }
+}
+
+template <class Method>
+void Shapes::measure(const Method& method, ShapeRow& row) const {
+  const auto start = std::chrono::steady_clock::now();
+  const Index narrow = std::min(row.in, row.out);
+  mora::SplitMix64 generator(1);
+  const auto decompose = [&](const auto& update) {
+    const mora::Spectrum spectrum = mora::spectrum(update);
+    row.rank = spectrum.numerical_rank();
+    row.effective_rank = spectrum.effective_rank();
+    row.computed = true;
+  };
+  if constexpr (is_full<Method>) {
+    row.parameters = row.in * row.out;
+    row.rank = narrow;
+    if (compute(row)) {
+      mora::Matrix<double> update(row.out, row.in);
+      mora::fill_normal(update, 1.0, generator);
+      decompose(update);
+    }
+  } else {
+    auto adapter = make_adapter(method, row);
+    row.parameters = mora::parameter_count(adapter);
+    row.budget = mora::lora_budget(row.in, row.out, row.lora_rank);
+    if constexpr (is_lora<Method>) {
+      row.rank = std::min(narrow, row.lora_rank);
+    } else {
+      row.side = adapter.side();
+      row.rank = std::min(narrow, row.side * adapter.compressor().blocks());
+    }
+    adapter.visit_parameters(
+        [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, generator); });
+    if (compute(row)) decompose(adapter);
+  }
+  row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace capacity

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+//
+// What an adapter costs on top of its frozen layer: forward, forward + backward, merge and the
+// memory that a call asks for, beside the arithmetic floor. The frozen layer and the adapted one
+// are timed in turn within one benchmark, and the overhead is the median of the ratios of
+// neighbours, because the speed of a machine drifts by more than an adapter costs.
+//
+//   layer_speed --benchmark_filter='forward/4096x4096/r:8/tokens:512/'
+//
+// Names: <pass>/<in>x<out>/r:<rank>/tokens:<n>/<method>. Counters: base_ms and ms (medians),
+// overhead_pct, floor_pct (what the adapter's multiply-adds alone would add at the frozen layer's
+// speed), allocations (a call, once warmed up). For merge: ms, base_ms of `W += D` on as many
+// threads, plain_ms of Eigen's `W += D` on one, fresh_ms of merge() into memory of its own, ratio.
+// product/<in>x<out>/tokens:<n> compares the library's driver of Eigen's kernel (the frozen layer)
+// with Eigen's own expression, the base there.
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "mora/core/parallel.hpp"
+#include "mora/mora.hpp"
+
+// Every allocation of the program, Eigen's too, passes here (glibc; elsewhere the count stays 0).
+namespace {
+std::atomic<long> allocations{0};
+}
+#if defined(__GLIBC__)
+extern "C" void* __libc_malloc(std::size_t size);
+extern "C" void* malloc(std::size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __libc_malloc(size);
+}
+#endif
+
+namespace {
+
+using mora::Index;
+using Matrix = mora::Matrix<float>;
+
+struct Case {
+  Index in;
+  Index out;
+  Index rank;
+  Index tokens;
+};
+
+template <class F>
+double milliseconds(const F& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+Matrix random_matrix(Index rows, Index cols, std::uint64_t seed) {
+  Matrix matrix(rows, cols);
+  mora::SplitMix64 generator(seed);
+  mora::fill_uniform(matrix, 1.0, generator);
+  return matrix;
+}
+
+/// Multiply-adds a token of the adapter's products, beside those of the frozen layer.
+template <class T, class Op>
+double adapter_work(const mora::MoraAdapter<T, Op>& adapter) {
+  return double(adapter.compressor().blocks()) * double(adapter.side() * adapter.side());
+}
+template <class T>
+double adapter_work(const mora::LoraAdapter<T>& adapter) {
+  return double(adapter.settings().rank) * double(adapter.in_features() + adapter.out_features());
+}
+
+template <class Layer>
+Layer make_layer(const Matrix& weight, Index rank) {
+  std::mt19937_64 generator(1);
+  Layer layer(weight, {.rank = rank}, generator);
+  layer.visit_parameters(
+      [&](std::string_view, auto& p) { mora::fill_normal(p.value, 0.01, generator); });
+  return layer;
+}
+
+/// Runs base and variant in turn until Google Benchmark has enough of the variant's time.
+template <class Base, class Variant>
+void alternate(benchmark::State& state, const Base& base, const Variant& variant) {
+  base();
+  variant();
+  variant();
+  const long before = allocations.load();
+  variant();
+  const long count = allocations.load() - before;
+  std::vector<double> base_ms, variant_ms, ratios;
+  bool base_first = true;
+  for (auto _ : state) {
+    double b = 0;
+    double v = 0;
+    if (base_first) b = milliseconds(base);
+    v = milliseconds(variant);
+    if (!base_first) b = milliseconds(base);
+    base_first = !base_first;
+    base_ms.push_back(b);
+    variant_ms.push_back(v);
+    ratios.push_back(v / b);
+    state.SetIterationTime(v / 1000);
+  }
+  state.counters["base_ms"] = median(base_ms);
+  state.counters["ms"] = median(variant_ms);
+  state.counters["overhead_pct"] = 100 * (median(ratios) - 1);
+  state.counters["allocations"] = double(count);
+}
+
+template <class Layer>
+void forward(benchmark::State& state, Case c) {
+  const Matrix weight = random_matrix(c.out, c.in, 2);
+  const Layer layer = make_layer<Layer>(weight, c.rank);
+  const Matrix x = random_matrix(c.tokens, c.in, 3);
+  Matrix y(c.tokens, c.out);
+  alternate(
+      state, [&] { layer.base().forward_into(mora::detail::map_of(x), mora::detail::map_of(y)); },
+      [&] { layer.forward(x, y); });
+  state.counters["floor_pct"] = 100 * adapter_work(layer.adapter()) / double(c.in * c.out);
+}
+
+template <class Layer>
+void train(benchmark::State& state, Case c) {
+  const Matrix weight = random_matrix(c.out, c.in, 2);
+  Layer layer = make_layer<Layer>(weight, c.rank);
+  typename Layer::Saved saved;
+  const Matrix x = random_matrix(c.tokens, c.in, 3);
+  const Matrix dy = random_matrix(c.tokens, c.out, 4);
+  Matrix y(c.tokens, c.out), dx(c.tokens, c.in);
+  alternate(
+      state,
+      [&] {
+        layer.base().forward_into(mora::detail::map_of(x), mora::detail::map_of(y));
+        layer.base().backward_into(mora::detail::map_of(dy), mora::detail::map_of(dx));
+      },
+      [&] {
+        layer.forward(x, saved, y);
+        layer.backward(dy, saved, dx);
+      });
+  // Three products with M (or three with A and B) against two with W.
+  state.counters["floor_pct"] = 150 * adapter_work(layer.adapter()) / double(c.in * c.out);
+}
+
+template <class Layer>
+void merge(benchmark::State& state, Case c) {
+  Matrix weight = random_matrix(c.out, c.in, 2);
+  Layer layer = make_layer<Layer>(weight, c.rank);
+  Matrix target = weight;
+  const Matrix delta = random_matrix(c.out, c.in, 5);
+  std::vector<double> plain;
+  alternate(
+      state,
+      [&] {
+        const Index rows = std::max<Index>(1, (Index{1} << 16) / c.in);
+        mora::detail::parallel_pieces(c.out, rows, [&](Index first, Index count) {
+          target.middleRows(first, count) += delta.middleRows(first, count);
+        });
+      },
+      [&] { layer.merge_into(target); });
+  for (int i = 0; i < 11; ++i) plain.push_back(milliseconds([&] { target += delta; }));
+  std::vector<double> fresh;
+  for (int i = 0; i < 5; ++i) {
+    fresh.push_back(milliseconds([&] { layer.merge(); }));
+    layer.unmerge();
+  }
+  state.counters["plain_ms"] = median(plain);
+  state.counters["fresh_ms"] = median(fresh);
+  state.counters["ratio"] = 1 + state.counters["overhead_pct"] / 100;
+}
+
+void product(benchmark::State& state, Case c) {
+  const Matrix weight = random_matrix(c.out, c.in, 2);
+  const mora::FrozenLinear<float> frozen(weight);
+  const Matrix x = random_matrix(c.tokens, c.in, 3);
+  Matrix y(c.tokens, c.out);
+  alternate(
+      state, [&] { y.noalias() = x * weight.transpose(); },
+      [&] { frozen.forward_into(mora::detail::map_of(x), mora::detail::map_of(y)); });
+}
+
+const std::vector<std::pair<Index, Index>> shapes = {
+    {4096, 4096}, {4096, 11008}, {11008, 4096}, {768, 2560}};
+
+void register_case(const std::string& name, void (*pass)(benchmark::State&, Case), Case c) {
+  benchmark::RegisterBenchmark(name.c_str(), [pass, c](benchmark::State& s) { pass(s, c); })
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond);
+}
+
+std::string name_of(Index in, Index out) { return std::to_string(in) + "x" + std::to_string(out); }
+
+void register_products() {
+  for (const auto& [in, out] : shapes) {
+    for (const Index tokens : {1, 8, 64, 512, 2048}) {
+      register_case("product/" + name_of(in, out) + "/tokens:" + std::to_string(tokens), &product,
+                    {in, out, 0, tokens});
+    }
+  }
+}
+
+template <class Layer>
+void register_method(const std::string& method) {
+  for (const auto& [in, out] : shapes) {
+    for (const Index rank : {8, 128, 256}) {
+      const std::string layer = name_of(in, out) + "/r:" + std::to_string(rank);
+      for (const Index tokens : {1, 64, 512, 2048}) {
+        const std::string rest = layer + "/tokens:" + std::to_string(tokens) + "/" + method;
+        register_case("forward/" + rest, &forward<Layer>, {in, out, rank, tokens});
+        register_case("train/" + rest, &train<Layer>, {in, out, rank, tokens});
+      }
+      register_case("merge/" + layer + "/" + method, &merge<Layer>, {in, out, rank, 0});
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  register_products();
+  register_method<mora::LoraLinear<float>>("lora");
+  register_method<mora::MoraLinear<float, mora::Truncation>>("truncation");
+  register_method<mora::MoraLinear<float, mora::Sharing>>("sharing");
+  register_method<mora::MoraLinear<float, mora::AdjacentSharing>>("adjacent_sharing");
+  register_method<mora::MoraLinear<float, mora::RandomSharing>>("random_sharing");
+  register_method<mora::MoraLinear<float, mora::Decoupling>>("decoupling");
+  register_method<mora::MoraLinear<float, mora::Rotation>>("rotation");
+  register_method<mora::MoraLinear<float, mora::CoveringRotation>>("covering_rotation");
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}
