@@ -48,7 +48,8 @@ class Network {
 
   /// Adds to the gradients, for the gradient by the logits.
   void backward(const Matrix& gradient) {
-    head_.backward_into(mora::detail::map_of(gradient), mora::detail::map_of(output_));
+    output_.setZero();
+    head_.add_backward(mora::detail::map_of(gradient), mora::detail::map_of(output_));
     hidden_gradient_.resize(hidden_.rows(), hidden_.cols());
     second_.backward(output_, second_saved_, hidden_gradient_);
     hidden_gradient_ = (hidden_.array() > 0.0f).select(hidden_gradient_, 0.0f);

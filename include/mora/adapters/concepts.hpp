@@ -10,16 +10,45 @@
 
 namespace mora::inline MORA_ABI {
 
+namespace detail {
+
+template <class A>
+concept ComputesItsPart = bool(A::additive) &&
+                          requires(A& a, const A& c, const ConstMap<typename A::Scalar>& in,
+                                   MutableMap<typename A::Scalar> out, typename A::Saved& saved,
+                                   MutableMap<typename A::Scalar>* dx) {
+  c.add_forward(in, out, &saved);
+  a.add_backward(in, in, saved, dx);
+};
+template <class A>
+concept ComputesTheLayer =
+    !bool(A::additive) &&
+    requires(A & a, const A& c, const FrozenLinear<typename A::Scalar>& base,
+             const ConstMap<typename A::Scalar>& in, MutableMap<typename A::Scalar> out,
+             typename A::Saved& saved, MutableMap<typename A::Scalar>* dx) {
+  c.forward(base, in, out, &saved);
+  a.add_backward(base, in, in, saved, dx);
+};
+
+template <class A>
+concept Computes = ComputesItsPart<A> || ComputesTheLayer<A>;
+
+}  // namespace detail
+
 /// What AdaptedLinear needs of an adapter: the trainable part of a layer around a frozen weight.
 ///
 /// - `Scalar`, `Settings` (an aggregate with defaults and `validate()`), `Saved` (what the backward
 ///   pass needs besides x; its memory is reused from step to step).
 /// - `saves_input`: whether the backward pass needs x itself.
-/// - `additive`: whether the update W' - W does not depend on W.
-/// - `forward(base, x, y, saved)`: y [tokens, out], overwritten, = the adapted layer's output, bias
-///   included. Fills `*saved` unless it is null. Thread-safe.
-/// - `backward(base, x, dy, saved, dx)`: adds to the parameters' gradients; overwrites dx [tokens,
-///   in] with the whole layer's input gradient unless dx is null. x is empty unless saves_input.
+/// - `additive`: whether the update W' - W does not depend on W. An additive adapter computes its
+///   own part alone; what reads it may be another x than the frozen layer's (dropout).
+///   - `add_forward(x, y, saved)`: y [tokens, out] += the update's output. Fills `*saved` unless it
+///     is null. Thread-safe.
+///   - `add_backward(x, dy, saved, dx)`: adds to the parameters' gradients, and to dx [tokens, in]
+///     unless that is null. x is empty unless saves_input.
+/// - One that is not additive computes the whole layer.
+///   - `forward(base, x, y, saved)`: y [tokens, out], overwritten, bias included.
+///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
 /// - `plan_merge()`: what the rows of a merge have in common, computed once before them.
 /// - `merge_rows(plan, first, rows)`: on entry rows first ... of W, on exit the merged ones. Called
 /// from several threads at once, for disjoint rows. A zero update changes no bit.
@@ -32,18 +61,40 @@ namespace mora::inline MORA_ABI {
 /// Arguments are checked by the layer, and outputs never overlap inputs.
 template <class A>
 concept Adapter = Module<A> && std::copyable<A> && Real<typename A::Scalar> &&
-    requires(A& a, const A& c, const FrozenLinear<typename A::Scalar>& base,
-             const ConstMap<typename A::Scalar>& in, MutableMap<typename A::Scalar> out,
-             typename A::Saved& saved, MutableMap<typename A::Scalar>* dx, Index n,
-             const typename A::Settings& settings) {
+    detail::Computes<A> && requires(const A& c, MutableMap<typename A::Scalar> out, Index n,
+                                    const typename A::Settings& settings) {
   settings.validate();
   { A::saves_input } -> std::convertible_to<bool>;
-  { A::additive } -> std::convertible_to<bool>;
-  c.forward(base, in, out, &saved);
-  a.backward(base, in, in, saved, dx);
   c.merge_rows(c.plan_merge(), n, out);
   c.require_shapes();
   { c.warnings() } -> std::convertible_to<std::vector<std::string>>;
 };
 
+namespace detail {
+
+/// y, overwritten, = the adapted layer's output.
+template <Adapter A, class T>
+void forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
+                   MutableMap<T> y, typename A::Saved* saved) {
+  if constexpr (A::additive) {
+    base.forward_into(x, y);
+    adapter.add_forward(x, y, saved);
+  } else {
+    adapter.forward(base, x, y, saved);
+  }
+}
+
+/// Adds to the parameters' gradients, and to dx unless it is null.
+template <Adapter A, class T>
+void backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
+                    const ConstMap<T>& dy, const typename A::Saved& saved, MutableMap<T>* dx) {
+  if constexpr (A::additive) {
+    if (dx) base.add_backward(dy, *dx);
+    adapter.add_backward(x, dy, saved, dx);
+  } else {
+    adapter.add_backward(base, x, dy, saved, dx);
+  }
+}
+
+}  // namespace detail
 }  // namespace mora::inline MORA_ABI

@@ -87,9 +87,8 @@ class FrozenLinear {
   /// The same for arguments that were checked: y = x W^T + b.
   void forward_into(const ConstMap<T>& x, MutableMap<T> y) const { apply(weight(), x, y); }
 
-  /// dx = dy W, overwritten.
-  void backward_into(const ConstMap<T>& dy, MutableMap<T> dx) const {
-    dx.setZero();
+  /// dx += dy W.
+  void add_backward(const ConstMap<T>& dy, MutableMap<T> dx) const {
     detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(dx, T(1), dy, weight());
   }
 

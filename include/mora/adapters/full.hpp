@@ -69,12 +69,11 @@ class FullAdapter {
         y, T(1), x, detail::map_of(weight_.value));
   }
 
-  void backward(const FrozenLinear<T>&, const ConstMap<T>& x, const ConstMap<T>& dy, const Saved&,
-                MutableMap<T>* dx) {
+  void add_backward(const FrozenLinear<T>&, const ConstMap<T>& x, const ConstMap<T>& dy,
+                    const Saved&, MutableMap<T>* dx) {
     MutableMap<T> dw = detail::gradient_of(weight_);
     if (has_bias()) (void)detail::gradient_of(bias_);
     if (dx) {
-      dx->setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
           *dx, T(1), dy, detail::map_of(std::as_const(weight_.value)));
     }

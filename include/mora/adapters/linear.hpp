@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <concepts>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,10 +10,8 @@
 #include "mora/adapters/concepts.hpp"
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/lora.hpp"
+#include "mora/adapters/merging.hpp"
 #include "mora/adapters/mora.hpp"
-#include "mora/core/elementwise.hpp"
-#include "mora/core/large_memory.hpp"
-#include "mora/core/parallel.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -144,19 +138,7 @@ class AdaptedLinear {
   bool merge() {
     require_usable();
     if (merged()) return false;
-    RowVector<Scalar> bias = merged_bias();
-    const auto memory = detail::allocate_large<Scalar>(out_features() * in_features());
-    const MutableMap<Scalar> weight(memory.get(), out_features(), in_features(),
-                                    Eigen::OuterStride<>(in_features()));
-    const ConstMap<Scalar> w = base_.weight();
-    const auto plan = adapter_.plan_merge();
-    for_each_chunk([&](Index first, Index count) {
-      MutableMap<Scalar> rows = detail::rows_of(weight, first, count);
-      rows = detail::rows_of(w, first, count);
-      adapter_.merge_rows(plan, first, rows);
-      require_finite(first, rows);
-    });
-    merged_.emplace(memory.get(), out_features(), in_features(), memory, std::move(bias));
+    merged_ = detail::merged_layer(adapter_, base_);
     return true;
   }
 
@@ -191,14 +173,10 @@ class AdaptedLinear {
         target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
     if (!in_place) detail::require_disjoint("merge_into", detail::as_const(target), w);
     require_disjoint_from_parameters("merge_into", target);
-    RowVector<Scalar> bias = merged_bias();
+    RowVector<Scalar> bias = detail::merged_bias(adapter_, base_);
     std::optional<FrozenLinear<Scalar>> result;
     if (in_place) result.emplace(w, std::move(bias));
-    const auto plan = adapter_.plan_merge();
-    require_finite_result(target, plan);
-    for_each_chunk([&](Index first, Index count) {
-      adapter_.merge_rows(plan, first, detail::rows_of(target, first, count));
-    });
+    detail::merge_in_place(adapter_, target);
     merged_ = std::move(result);
     merged_in_place_ = in_place;
   }
@@ -206,26 +184,10 @@ class AdaptedLinear {
   /// Delta W [out, in] as a dense matrix: what merge adds.
   [[nodiscard]] Matrix<Scalar> update() const {
     require_usable();
-    Matrix<Scalar> delta(out_features(), in_features());
-    const ConstMap<Scalar> w = base_.weight();
-    const auto plan = adapter_.plan_merge();
-    for_each_chunk([&](Index first, Index count) {
-      MutableMap<Scalar> rows = detail::rows_of(detail::map_of(delta), first, count);
-      if constexpr (A::additive) {
-        rows.setZero();
-        adapter_.merge_rows(plan, first, rows);
-      } else {
-        rows = detail::rows_of(w, first, count);
-        adapter_.merge_rows(plan, first, rows);
-        rows -= detail::rows_of(w, first, count);
-      }
-    });
-    return delta;
+    return detail::dense_update(adapter_, base_);
   }
 
  private:
-  struct TrialRows;
-
   template <class G>
   static A make_adapter(const FrozenLinear<Scalar>& base, const Settings& settings, G& generator) {
     if constexpr (std::constructible_from<A, const FrozenLinear<Scalar>&, const Settings&, G&>) {
@@ -288,7 +250,7 @@ class AdaptedLinear {
       merged_->forward_into(x, y);
       return;
     }
-    adapter_.forward(base_, x, y, saved ? &saved->adapter_ : nullptr);
+    detail::forward_layer(adapter_, base_, x, y, saved ? &saved->adapter_ : nullptr);
     if (!saved) return;
     if constexpr (A::saves_input) {
       detail::resize(saved->input_, x.rows(), x.cols());
@@ -314,61 +276,10 @@ class AdaptedLinear {
       detail::require_same_shape("gradient", name, parameter.value, parameter.gradient);
       detail::require_disjoint("backward, gradient", detail::map_of(parameter.gradient), dy);
     });
-    adapter_.backward(base_, detail::map_of(std::as_const(saved.input_)), dy, saved.adapter_, dx);
+    if (dx) dx->setZero();
+    detail::backward_layer(adapter_, base_, detail::map_of(std::as_const(saved.input_)), dy,
+                           saved.adapter_, dx);
     saved.tokens_ = -1;
-  }
-
-  /// Rows of the weight that fit into the cache, in parallel.
-  template <class F>
-  void for_each_chunk(const F& f) const {
-    const Index rows = std::max<Index>(1, (Index{1} << 16) / in_features());
-    detail::parallel_pieces(out_features(), rows, f);
-  }
-
-  static void require_finite(Index first, const MutableMap<Scalar>& rows) {
-    if (detail::all_finite(rows)) return;
-    for (Index i = 0; i < rows.rows(); ++i) {
-      for (Index j = 0; j < rows.cols(); ++j) {
-        if (!std::isfinite(rows(i, j))) {
-          throw NumericError(detail::concat("merge: entry (", first + i, ", ", j,
-                                            ") of the merged weight is ", rows(i, j)));
-        }
-      }
-    }
-  }
-
-  /// That the target merged with the update is finite. By a bound where that is enough (the usual
-  /// case, one reading pass), else by trying every row on a copy.
-  template <class Plan>
-  void require_finite_result(const MutableMap<Scalar>& target, const Plan& plan) const {
-    const double room = static_cast<double>(std::numeric_limits<Scalar>::max()) / 2;
-    const double bound = adapter_.update_bound();
-    if (bound < room) {
-      std::atomic<bool> small{true};
-      for_each_chunk([&](Index first, Index count) {
-        const double largest =
-            detail::magnitude_bound(detail::as_const(detail::rows_of(target, first, count)));
-        if (!(largest < room)) small = false;
-      });
-      if (small) return;
-    }
-    for_each_chunk([&](Index first, Index count) {
-      MutableMap<Scalar> trial = detail::scratch<Scalar, TrialRows>(count, in_features());
-      trial = detail::rows_of(target, first, count);
-      adapter_.merge_rows(plan, first, trial);
-      require_finite(first, trial);
-    });
-  }
-
-  [[nodiscard]] RowVector<Scalar> merged_bias() const {
-    if constexpr (requires { adapter_.merged_bias(base_.bias()); }) {
-      RowVector<Scalar> bias = adapter_.merged_bias(base_.bias());
-      if (!detail::all_finite(bias))
-        throw NumericError("merge: an entry of the bias is not finite");
-      return bias;
-    } else {
-      return base_.bias();
-    }
   }
 
   FrozenLinear<Scalar> base_;

@@ -128,9 +128,7 @@ class LoraAdapter {
     detail::require_size("B, columns (rank)", rank(), b_.value.cols());
   }
 
-  void forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
-               Saved* saved) const {
-    base.forward_into(x, y);
+  void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) detail::resize(saved->low_rank, x.rows(), rank());
     MutableMap<T> z = saved ? detail::map_of(saved->low_rank)
                             : detail::scratch<T, detail::LowRank>(x.rows(), rank());
@@ -141,13 +139,12 @@ class LoraAdapter {
         y, scale(), detail::as_const(z), detail::map_of(b_.value));
   }
 
-  void backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
-                const Saved& saved, MutableMap<T>* dx) {
+  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
+                    MutableMap<T>* dx) {
     detail::require_size("backward, columns of the saved x A^T (rank)", rank(),
                          saved.low_rank.cols());
     MutableMap<T> da = detail::gradient_of(a_);
     const MutableMap<T> db = detail::gradient_of(b_);
-    if (dx) base.backward_into(dy, *dx);
     MutableMap<T> g = detail::scratch<T, detail::LowRank>(dy.rows(), rank());
     g.setZero();
     detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(

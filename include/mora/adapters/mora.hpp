@@ -128,9 +128,7 @@ class MoraAdapter {
     detail::require_size("M, columns (side)", side(), m_.value.cols());
   }
 
-  void forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
-               Saved* saved) const {
-    base.forward_into(x, y);
+  void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) detail::resize(saved->compressed, x.rows(), width());
     for_each_tile(x.rows(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(detail::map_of(saved->compressed), first, count)
@@ -147,15 +145,14 @@ class MoraAdapter {
     });
   }
 
-  void backward(const FrozenLinear<T>& base, const ConstMap<T>& /*x*/, const ConstMap<T>& dy,
-                const Saved& saved, MutableMap<T>* dx) {
+  void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
+                    MutableMap<T>* dx) {
     detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
                          saved.compressed.cols());
     MutableMap<T> dm = detail::gradient_of(m_);
     // Aside at first: running out of memory must not leave a gradient of some tiles.
     MutableMap<T> sum = detail::scratch<T, detail::GradientSum>(side(), side());
     sum.setZero();
-    if (dx) base.backward_into(dy, *dx);
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
       for_each_token(count, out_features(), [&](Index i) {
