@@ -26,7 +26,7 @@ concept ComputesTheLayer =
     requires(A & a, const A& c, const FrozenLinear<typename A::Scalar>& base,
              const ConstMap<typename A::Scalar>& in, MutableMap<typename A::Scalar> out,
              typename A::Saved& saved, MutableMap<typename A::Scalar>* dx) {
-  c.forward(base, in, out, &saved);
+  c.add_forward(base, in, out, &saved);
   a.add_backward(base, in, in, saved, dx);
 };
 
@@ -34,6 +34,13 @@ template <class A>
 concept Computes = ComputesItsPart<A> || ComputesTheLayer<A>;
 
 }  // namespace detail
+
+/// Which adapter a settings type belongs to: `AdapterOf<float, LoraSettings>` is
+/// LoraAdapter<float>. An adapter of a user's own joins models with a specialisation.
+template <class T, class Settings>
+struct AdapterTraits;
+template <class T, class Settings>
+using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 
 /// What AdaptedLinear needs of an adapter: the trainable part of a layer around a frozen weight.
 ///
@@ -47,7 +54,7 @@ concept Computes = ComputesItsPart<A> || ComputesTheLayer<A>;
 ///   - `add_backward(x, dy, saved, dx)`: adds to the parameters' gradients, and to dx [tokens, in]
 ///     unless that is null. x is empty unless saves_input.
 /// - One that is not additive computes the whole layer.
-///   - `forward(base, x, y, saved)`: y [tokens, out], overwritten, bias included.
+///   - `add_forward(base, x, y, saved)`: y [tokens, out] += the layer's output, bias included.
 ///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
 /// - `plan_merge()`: what the rows of a merge have in common, computed once before them.
 /// - `merge_rows(plan, first, rows)`: on entry rows first ... of W, on exit the merged ones. Called
@@ -72,22 +79,22 @@ concept Adapter = Module<A> && std::copyable<A> && Real<typename A::Scalar> &&
 
 namespace detail {
 
-/// y, overwritten, = the adapted layer's output.
+/// y += the adapted layer's output.
 template <Adapter A, class T>
-void forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
-                   MutableMap<T> y, typename A::Saved* saved) {
+void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
+                       MutableMap<T> y, typename A::Saved* saved) {
   if constexpr (A::additive) {
-    base.forward_into(x, y);
+    base.add_forward(x, y);
     adapter.add_forward(x, y, saved);
   } else {
-    adapter.forward(base, x, y, saved);
+    adapter.add_forward(base, x, y, saved);
   }
 }
 
 /// Adds to the parameters' gradients, and to dx unless it is null.
 template <Adapter A, class T>
-void backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
-                    const ConstMap<T>& dy, const typename A::Saved& saved, MutableMap<T>* dx) {
+void add_backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
+                        const ConstMap<T>& dy, const typename A::Saved& saved, MutableMap<T>* dx) {
   if constexpr (A::additive) {
     if (dx) base.add_backward(dy, *dx);
     adapter.add_backward(x, dy, saved, dx);

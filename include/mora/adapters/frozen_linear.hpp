@@ -85,21 +85,20 @@ class FrozenLinear {
   }
 
   /// The same for arguments that were checked: y = x W^T + b.
-  void forward_into(const ConstMap<T>& x, MutableMap<T> y) const { apply(weight(), x, y); }
+  void forward_into(const ConstMap<T>& x, MutableMap<T> y) const {
+    y.setZero();
+    add_forward(x, y);
+  }
+  /// y += x W^T + b.
+  void add_forward(const ConstMap<T>& x, MutableMap<T> y) const {
+    if (bias_.size() != 0) y.rowwise() += bias_;
+    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(y, T(1), x,
+                                                                                weight());
+  }
 
   /// dx += dy W.
   void add_backward(const ConstMap<T>& dy, MutableMap<T> dx) const {
     detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(dx, T(1), dy, weight());
-  }
-
-  /// y = x w^T + b with this layer's bias and another weight, a merged one.
-  void apply(const ConstMap<T>& w, const ConstMap<T>& x, MutableMap<T> y) const {
-    if (bias_.size() == 0) {
-      y.setZero();
-    } else {
-      y.rowwise() = bias_;
-    }
-    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(y, T(1), x, w);
   }
 
  private:

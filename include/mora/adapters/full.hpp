@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mora/adapters/frozen_linear.hpp"
+#include "mora/adapters/concepts.hpp"
 #include "mora/core/parameter.hpp"
 #include "mora/core/product.hpp"
 
@@ -59,12 +59,8 @@ class FullAdapter {
     detail::require_size("bias, length (out_features)", out_features(), bias_.value.cols());
   }
 
-  void forward(const FrozenLinear<T>&, const ConstMap<T>& x, MutableMap<T> y, Saved*) const {
-    if (has_bias()) {
-      y.rowwise() = bias_.value.row(0);
-    } else {
-      y.setZero();
-    }
+  void add_forward(const FrozenLinear<T>&, const ConstMap<T>& x, MutableMap<T> y, Saved*) const {
+    if (has_bias()) y.rowwise() += bias_.value.row(0);
     detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
         y, T(1), x, detail::map_of(weight_.value));
   }
@@ -97,6 +93,11 @@ class FullAdapter {
 
   Parameter<T> weight_;
   Parameter<T> bias_;
+};
+
+template <class T>
+struct AdapterTraits<T, FullSettings> {
+  using Type = FullAdapter<T>;
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -250,7 +250,8 @@ class AdaptedLinear {
       merged_->forward_into(x, y);
       return;
     }
-    detail::forward_layer(adapter_, base_, x, y, saved ? &saved->adapter_ : nullptr);
+    y.setZero();
+    detail::add_forward_layer(adapter_, base_, x, y, saved ? &saved->adapter_ : nullptr);
     if (!saved) return;
     if constexpr (A::saves_input) {
       detail::resize(saved->input_, x.rows(), x.cols());
@@ -277,8 +278,8 @@ class AdaptedLinear {
       detail::require_disjoint("backward, gradient", detail::map_of(parameter.gradient), dy);
     });
     if (dx) dx->setZero();
-    detail::backward_layer(adapter_, base_, detail::map_of(std::as_const(saved.input_)), dy,
-                           saved.adapter_, dx);
+    detail::add_backward_layer(adapter_, base_, detail::map_of(std::as_const(saved.input_)), dy,
+                               saved.adapter_, dx);
     saved.tokens_ = -1;
   }
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mora/adapters/frozen_linear.hpp"
+#include "mora/adapters/concepts.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parameter.hpp"
 #include "mora/core/product.hpp"
@@ -197,6 +197,11 @@ class LoraAdapter {
   Settings settings_;
   Parameter<T> a_;
   Parameter<T> b_;
+};
+
+template <class T>
+struct AdapterTraits<T, LoraSettings> {
+  using Type = LoraAdapter<T>;
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "mora/adapters/frozen_linear.hpp"
+#include "mora/adapters/concepts.hpp"
 #include "mora/adapters/side.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
@@ -327,6 +327,11 @@ class MoraAdapter {
   Settings settings_;
   OperatorPair<Compressor, Decompressor> pair_;
   Parameter<T> m_;
+};
+
+template <class T, class Op>
+struct AdapterTraits<T, MoraSettings<Op>> {
+  using Type = MoraAdapter<T, Op>;
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -40,4 +40,31 @@ template <class T>
   return static_cast<double>(sums.sum()) + rest;
 }
 
+/// The sum of `term(j)` over j < size, in lanes of its own, which the compiler turns into vectors;
+/// unlike Eigen's sums it does not depend on the alignment of what is read.
+template <class T, class Term>
+[[nodiscard]] T sum_of(Index size, const Term& term) {
+  constexpr Index lanes = 16;
+  T sums[lanes] = {};
+  Index j = 0;
+  for (; j + lanes <= size; j += lanes) {
+    for (Index k = 0; k < lanes; ++k) sums[k] += term(j + k);
+  }
+  for (Index width = lanes / 2; width > 0; width /= 2) {
+    for (Index k = 0; k < width; ++k) sums[k] += sums[k + width];
+  }
+  for (; j < size; ++j) sums[0] += term(j);
+  return sums[0];
+}
+
+/// Sums of products of two and of three vectors.
+template <class T>
+[[nodiscard]] T dot(const T* a, const T* b, Index size) {
+  return sum_of<T>(size, [=](Index j) { return a[j] * b[j]; });
+}
+template <class T>
+[[nodiscard]] T dot(const T* a, const T* b, const T* c, Index size) {
+  return sum_of<T>(size, [=](Index j) { return a[j] * b[j] * c[j]; });
+}
+
 }  // namespace mora::inline MORA_ABI::detail

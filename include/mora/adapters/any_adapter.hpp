@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/merging.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// An adapter of any type behind one, for models whose layers have different ones. A value: copies
+/// are independent. One virtual call a layer and pass, none inside.
+template <Real T>
+class AnyAdapter {
+ public:
+  /// What an adapter keeps for its backward pass; made by the first training forward pass.
+  class Saved {
+   public:
+    virtual ~Saved() = default;
+  };
+  using SavedPointer = std::unique_ptr<Saved>;
+
+  /// A parameter under the name that its adapter gives it: "A", "M".
+  struct Named {
+    std::string name;
+    Parameter<T>* parameter;
+  };
+
+  template <Adapter A>
+  requires std::same_as<typename A::Scalar, T>
+  explicit AnyAdapter(A adapter) : self_(std::make_unique<Model<A>>(std::move(adapter))) {
+    list_parameters();
+  }
+  AnyAdapter(const AnyAdapter& other) : self_(other.self_->copy()) { list_parameters(); }
+  AnyAdapter& operator=(const AnyAdapter& other) {
+    if (this != &other) *this = AnyAdapter(other);
+    return *this;
+  }
+  AnyAdapter(AnyAdapter&&) noexcept = default;
+  AnyAdapter& operator=(AnyAdapter&&) noexcept = default;
+  ~AnyAdapter() = default;
+
+  [[nodiscard]] Index in_features() const { return self_->in_features(); }
+  [[nodiscard]] Index out_features() const { return self_->out_features(); }
+  [[nodiscard]] bool additive() const { return self_->additive(); }
+  [[nodiscard]] bool saves_input() const { return self_->saves_input(); }
+  [[nodiscard]] std::vector<std::string> warnings() const { return self_->warnings(); }
+  void require_shapes() const { self_->require_shapes(); }
+  /// In the adapter's order; valid for as long as this object is not assigned to.
+  [[nodiscard]] const std::vector<Named>& parameters() const { return parameters_; }
+
+  /// The adapter itself, or null when it is of another type.
+  template <class A>
+  [[nodiscard]] const A* get_if() const {
+    const auto* const model = dynamic_cast<const Model<A>*>(self_.get());
+    return model ? &model->adapter : nullptr;
+  }
+  template <class A>
+  [[nodiscard]] A* get_if() {
+    return const_cast<A*>(std::as_const(*this).template get_if<A>());
+  }
+
+  /// y += the update's output alone; `saved` is null, or where to keep what backward needs. Throws
+  /// StateError for an adapter that is not additive.
+  void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer* saved) const {
+    self_->add_forward(x, y, saved);
+  }
+  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
+                    MutableMap<T>* dx) {
+    self_->add_backward(x, dy, saved, dx);
+  }
+  /// The same with the frozen layer's part, for any adapter.
+  void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
+                   SavedPointer* saved) const {
+    self_->add_forward(base, x, y, saved);
+  }
+  void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
+                    const Saved& saved, MutableMap<T>* dx) {
+    self_->add_backward(base, x, dy, saved, dx);
+  }
+
+  /// W + Delta W in memory of its own; throws NumericError when a number of it is not finite.
+  [[nodiscard]] FrozenLinear<T> merged(const FrozenLinear<T>& base) const {
+    return self_->merged(base);
+  }
+  /// Delta W [out, in].
+  [[nodiscard]] Matrix<T> update(const FrozenLinear<T>& base) const { return self_->update(base); }
+
+ private:
+  struct Interface {
+    virtual ~Interface() = default;
+    [[nodiscard]] virtual std::unique_ptr<Interface> copy() const = 0;
+    [[nodiscard]] virtual Index in_features() const = 0;
+    [[nodiscard]] virtual Index out_features() const = 0;
+    [[nodiscard]] virtual bool additive() const = 0;
+    [[nodiscard]] virtual bool saves_input() const = 0;
+    [[nodiscard]] virtual std::vector<std::string> warnings() const = 0;
+    virtual void require_shapes() const = 0;
+    virtual void list_parameters(std::vector<Named>& list) = 0;
+    virtual void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer*) const = 0;
+    virtual void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved&,
+                              MutableMap<T>* dx) = 0;
+    virtual void add_forward(const FrozenLinear<T>&, const ConstMap<T>& x, MutableMap<T> y,
+                             SavedPointer*) const = 0;
+    virtual void add_backward(const FrozenLinear<T>&, const ConstMap<T>& x, const ConstMap<T>& dy,
+                              const Saved&, MutableMap<T>* dx) = 0;
+    [[nodiscard]] virtual FrozenLinear<T> merged(const FrozenLinear<T>&) const = 0;
+    [[nodiscard]] virtual Matrix<T> update(const FrozenLinear<T>&) const = 0;
+  };
+
+  template <class A>
+  struct Model final : Interface {
+    struct SavedOf final : Saved {
+      typename A::Saved value;
+    };
+    explicit Model(A a) : adapter(std::move(a)) {}
+
+    std::unique_ptr<Interface> copy() const override { return std::make_unique<Model>(adapter); }
+    Index in_features() const override { return adapter.in_features(); }
+    Index out_features() const override { return adapter.out_features(); }
+    bool additive() const override { return A::additive; }
+    bool saves_input() const override { return A::saves_input; }
+    std::vector<std::string> warnings() const override { return adapter.warnings(); }
+    void require_shapes() const override { adapter.require_shapes(); }
+    void list_parameters(std::vector<Named>& list) override {
+      adapter.visit_parameters([&](std::string_view name, Parameter<T>& p) {
+        list.push_back({std::string(name), &p});
+      });
+    }
+    void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer* saved) const override {
+      if constexpr (A::additive) {
+        adapter.add_forward(x, y, own(saved));
+      } else {
+        throw StateError("adapter: it computes whole layers, not a part to add");
+      }
+    }
+    void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
+                      MutableMap<T>* dx) override {
+      if constexpr (A::additive) {
+        adapter.add_backward(x, dy, own(saved), dx);
+      } else {
+        throw StateError("adapter: it computes whole layers, not a part to add");
+      }
+    }
+    void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
+                     SavedPointer* saved) const override {
+      detail::add_forward_layer(adapter, base, x, y, own(saved));
+    }
+    void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
+                      const Saved& saved, MutableMap<T>* dx) override {
+      detail::add_backward_layer(adapter, base, x, dy, own(saved), dx);
+    }
+    FrozenLinear<T> merged(const FrozenLinear<T>& base) const override {
+      return detail::merged_layer(adapter, base);
+    }
+    Matrix<T> update(const FrozenLinear<T>& base) const override {
+      return detail::dense_update(adapter, base);
+    }
+
+    /// Made where there is none, or one of another adapter's.
+    static typename A::Saved* own(SavedPointer* saved) {
+      if (!saved) return nullptr;
+      if (!dynamic_cast<SavedOf*>(saved->get())) *saved = std::make_unique<SavedOf>();
+      return &static_cast<SavedOf&>(**saved).value;
+    }
+    static const typename A::Saved& own(const Saved& saved) {
+      const auto* const mine = dynamic_cast<const SavedOf*>(&saved);
+      if (!mine) throw StateError("backward: what was saved is another adapter's");
+      return mine->value;
+    }
+    A adapter;
+  };
+
+  void list_parameters() { self_->list_parameters(parameters_); }
+
+  std::unique_ptr<Interface> self_;
+  std::vector<Named> parameters_;
+};
+
+}  // namespace mora::inline MORA_ABI

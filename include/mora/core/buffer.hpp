@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "mora/core/matrix.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+/// Working memory that only grows, so that passes over batches of changing sizes allocate nothing
+/// once the largest has been seen.
+template <class T>
+class Buffer {
+ public:
+  /// Uninitialised, contiguous [rows, cols]; ends the life of what was there before.
+  MutableMap<T> shape(Index rows, Index cols) {
+    if (memory_.size() < rows * cols) resize(memory_, rows * cols, 1);
+    rows_ = rows;
+    cols_ = cols;
+    return map();
+  }
+  [[nodiscard]] MutableMap<T> map() {
+    return {memory_.data(), rows_, cols_, Eigen::OuterStride<>(cols_)};
+  }
+  [[nodiscard]] ConstMap<T> map() const {
+    return {memory_.data(), rows_, cols_, Eigen::OuterStride<>(cols_)};
+  }
+  [[nodiscard]] T* data() { return memory_.data(); }
+  [[nodiscard]] const T* data() const { return memory_.data(); }
+  /// Bytes that are held.
+  [[nodiscard]] Index bytes() const { return memory_.size() * Index{sizeof(T)}; }
+
+ private:
+  // An Eigen array, for its alignment.
+  Eigen::Array<T, Eigen::Dynamic, Eigen::Dynamic> memory_;
+  Index rows_ = 0;
+  Index cols_ = 0;
+};
+
+/// Columns [first, first + count) of a map, as a map.
+template <class Map>
+[[nodiscard]] Map columns_of(const Map& x, Index first, Index count) {
+  return Map(const_cast<typename Map::PointerArgType>(x.data()) + first, x.rows(), count,
+             Eigen::OuterStride<>(x.outerStride()));
+}
+
+}  // namespace mora::inline MORA_ABI::detail

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+
+#include "mora/core/parallel.hpp"
+#include "mora/models/batch.hpp"
+#include "mora/models/layers/swiglu.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// Losses of the tokens that had a target, in nats.
+struct LossSum {
+  double sum = 0.0;
+  Index count = 0;
+
+  /// Throws ArgumentError where nothing had a target.
+  [[nodiscard]] double mean() const {
+    if (count == 0) throw ArgumentError("loss: no position has a target");
+    return sum / static_cast<double>(count);
+  }
+};
+
+namespace detail {
+
+/// losses[i] = log sum exp(logits[i]) - logits[i, target i], and the logits become the gradient
+/// `weight` (softmax - one at the target) when `weight` is not null.
+template <class T>
+void cross_entropy(MutableMap<T> logits, const Token* targets, const T* weight, double* losses) {
+  const Index size = logits.cols();
+  parallel_pieces(logits.rows(), rows_a_piece(size), [&](Index first, Index count) {
+    for (Index i = first; i < first + count; ++i) {
+      T* const data = logits.data() + i * logits.outerStride();
+      RowArray<T> row(data, size);
+      const T target = data[targets[i]];
+      const T largest = row.template maxCoeff<Eigen::PropagateNaN>();
+      row = (row - largest).exp();
+      const T sum = sum_of<T>(size, [=](Index j) { return data[j]; });
+      losses[i] = std::log(static_cast<double>(sum)) +
+                  (static_cast<double>(largest) - static_cast<double>(target));
+      if (!weight) continue;
+      row *= *weight / sum;
+      data[targets[i]] -= *weight;
+    }
+  });
+}
+
+}  // namespace detail
+}  // namespace mora::inline MORA_ABI

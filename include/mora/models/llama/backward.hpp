@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+
+#include "mora/models/llama/forward.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+/// The backward pass of a LLaMA over what a forward pass kept. It computes the gradients that some
+/// trainable parameter needs, and no others: none by the input of the lowest adapted layer, none of
+/// frozen weights.
+template <Real T>
+class LlamaBackward {
+ public:
+  LlamaBackward(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set, LlamaWorkspace<T>& work,
+                const DropoutStream* dropout)
+      : parts_(parts), set_(set), work_(work), forward_(parts, work, dropout), dropout_(dropout) {}
+
+  /// Adds to gradients from work.d_stream, the gradient by the final norm's output [positions,
+  /// hidden], which is overwritten. `keep` is the forward pass's.
+  void run(const Batch& batch, const LlamaNeeds& needs, Keep keep) {
+    if (!needs.hidden) return;
+    MutableMap<T> d = work_.d_stream.map();
+    norm(parts_.tensors.norm(), as_const(work_.last_stream.map()), work_.inverse.data(), d,
+         needs.stream.back());
+    for (auto layer = needs.block.size(); layer-- > 0 && needs.block[layer];) {
+      const ConstMap<T> x = as_const(work_.streams[layer].map());
+      LlamaBlock<T>* state = keep == Keep::blocks ? &work_.blocks[layer] : &work_.block;
+      if (keep == Keep::streams) {
+        MutableMap<T> unused = work_.passing[0].shape(x.rows(), x.cols());
+        forward_.run_layer(static_cast<Index>(layer), batch, x, unused, *state, true, nullptr);
+      }
+      run_layer(static_cast<Index>(layer), batch, x, *state, d, needs.stream[layer]);
+    }
+    if (needs.stream.front()) embedding(batch, as_const(d));
+  }
+
+  /// Gradients of the adapted layer at `place`: adds to its parameters' and, unless null, to dx.
+  /// x [tokens, in] may be empty for an adapter that does not save its input.
+  void linear(std::size_t place, const ConstMap<T>& x, const ConstMap<T>& dy,
+              const typename AnyAdapter<T>::SavedPointer& saved, MutableMap<T>* dx) {
+    const FrozenLinear<T>& base = parts_.weights[place];
+    if (!set_.linear[place]) {
+      if (dx) base.add_backward(dy, *dx);
+      return;
+    }
+    AdaptedModule<T>& module = *set_.linear[place];
+    if (!(dropout_ && module.dropout > 0.0)) {
+      module.adapter.add_backward(base, x, dy, *saved, dx);
+      return;
+    }
+    const DropoutMask mask(*dropout_, place, module.dropout);
+    MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
+    mask.template apply<false>(x, dropped);
+    if (!dx) {
+      module.adapter.add_backward(as_const(dropped), dy, *saved, nullptr);
+      return;
+    }
+    base.add_backward(dy, *dx);
+    MutableMap<T> d_dropped = work_.d_dropped.shape(dx->rows(), dx->cols());
+    d_dropped.setZero();
+    module.adapter.add_backward(as_const(dropped), dy, *saved, &d_dropped);
+    mask.template apply<true>(as_const(d_dropped), *dx);
+  }
+
+ private:
+  [[nodiscard]] const LlamaConfig& config() const { return parts_.config; }
+  [[nodiscard]] static std::size_t at(Index layer, LlamaSlot slot) {
+    return LlamaTensors::at(layer, slot);
+  }
+  [[nodiscard]] bool trains(Index layer, std::initializer_list<LlamaSlot> slots) const {
+    return std::any_of(slots.begin(), slots.end(),
+                       [&](LlamaSlot slot) { return set_.trains(at(layer, slot)); });
+  }
+
+  /// d becomes the gradient by the norm's input, where the norm's output had d and is all that its
+  /// input reaches.
+  void norm(std::size_t place, const ConstMap<T>& x, const T* inverse, MutableMap<T> d,
+            bool needs_input) {
+    norm_weight(place, x, inverse, as_const(d));
+    if (!needs_input) return;
+    MutableMap<T> copy = work_.d_normed.shape(d.rows(), d.cols());
+    copy = d;
+    d.setZero();
+    rms_norm_add_backward(x, parts_.vector(place), inverse, as_const(copy), d);
+  }
+  void norm_weight(std::size_t place, const ConstMap<T>& x, const T* inverse,
+                   const ConstMap<T>& dy) {
+    if (!set_.trained[place]) return;
+    rms_norm_add_weight_gradient(x, inverse, dy,
+                                 gradient_of(set_.trained[place]->parameter).data());
+  }
+
+  /// From d, the gradient by the layer's output, to d by its input x (that only if needed).
+  void run_layer(Index layer, const Batch& batch, const ConstMap<T>& x, LlamaBlock<T>& state,
+                 MutableMap<T> d, bool needs_input) {
+    using enum LlamaSlot;
+    const bool needs_normed = needs_input || trains(layer, {input_norm});
+    const bool needs_qkv = needs_normed || trains(layer, {query, key, value});
+    const bool needs_middle = needs_qkv || trains(layer, {attention_output});
+    feed_forward(layer, state, d, needs_middle);
+    if (needs_middle) attention(layer, batch, x, state, d, needs_qkv, needs_normed, needs_input);
+  }
+
+  void feed_forward(Index layer, LlamaBlock<T>& state, MutableMap<T> d, bool needs_middle) {
+    using enum LlamaSlot;
+    const Index rows = d.rows();
+    const Index inner = config().intermediate_size;
+    const bool needs_normed = needs_middle || trains(layer, {post_attention_norm});
+    const bool needs_activation = needs_normed || trains(layer, {gate, up});
+    if (!needs_activation && !trains(layer, {down})) return;
+
+    MutableMap<T> gate_up = state.gate_up.map();
+    MutableMap<T> d_activation = work_.d_activation.shape(rows, inner);
+    d_activation.setZero();
+    const bool again = saves_input(layer, {down});
+    MutableMap<T> activation = work_.activation.shape(again ? rows : 0, inner);
+    if (again) swiglu(as_const(gate_up), activation);
+    linear(at(layer, down), as_const(activation), as_const(d), saved(state, down),
+           needs_activation ? &d_activation : nullptr);
+    if (!needs_activation) return;
+
+    // In place: nothing reads gate and up after this.
+    swiglu_backward(as_const(gate_up), as_const(d_activation), gate_up);
+    MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
+    d_normed.setZero();
+    const ConstMap<T> middle = as_const(state.middle.map());
+    const std::size_t norm_place = at(layer, post_attention_norm);
+    const ConstMap<T> normed = normed_for(layer, {gate, up}, norm_place, middle);
+    MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;
+    linear(at(layer, gate), normed, columns_of(as_const(gate_up), 0, inner), saved(state, gate),
+           dx);
+    linear(at(layer, up), normed, columns_of(as_const(gate_up), inner, inner), saved(state, up),
+           dx);
+    if (!needs_normed) return;
+    norm_weight(norm_place, middle, state.second_inverse.data(), as_const(d_normed));
+    if (needs_middle) {
+      rms_norm_add_backward(middle, parts_.vector(norm_place), state.second_inverse.data(),
+                            as_const(d_normed), d);
+    }
+  }
+
+  void attention(Index layer, const Batch& batch, const ConstMap<T>& x, LlamaBlock<T>& state,
+                 MutableMap<T> d, bool needs_qkv, bool needs_normed, bool needs_input) {
+    using enum LlamaSlot;
+    const Index rows = d.rows();
+    MutableMap<T> d_attention = work_.d_attention.shape(rows, config().query_size());
+    d_attention.setZero();
+    linear(at(layer, attention_output), as_const(state.attention.map()), as_const(d),
+           saved(state, attention_output), needs_qkv ? &d_attention : nullptr);
+    if (!needs_qkv) return;
+
+    const ConstMap<T> qkv = as_const(state.qkv.map());
+    MutableMap<T> d_qkv = work_.d_qkv.shape(rows, qkv.cols());
+    d_qkv.setZero();
+    attend(batch, qkv, state, as_const(d_attention), d_qkv);
+    rotate_rows<true>(work_.rotary, d_qkv,
+                      config().num_attention_heads + config().key_value_heads(), work_.positions);
+
+    MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
+    d_normed.setZero();
+    const std::size_t norm_place = at(layer, input_norm);
+    const ConstMap<T> normed = normed_for(layer, {query, key, value}, norm_place, x);
+    MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;
+    const ConstMap<T> dy = as_const(d_qkv);
+    linear(at(layer, query), normed, queries_of(config(), dy), saved(state, query), dx);
+    linear(at(layer, key), normed, keys_of(config(), dy), saved(state, key), dx);
+    linear(at(layer, value), normed, values_of(config(), dy), saved(state, value), dx);
+    if (!needs_normed) return;
+    norm_weight(norm_place, x, state.first_inverse.data(), as_const(d_normed));
+    if (needs_input) {
+      rms_norm_add_backward(x, parts_.vector(norm_place), state.first_inverse.data(),
+                            as_const(d_normed), d);
+    }
+  }
+
+  /// One thread for each sequence and key/value head, which several query heads add to.
+  void attend(const Batch& batch, const ConstMap<T>& qkv, LlamaBlock<T>& state,
+              const ConstMap<T>& d_attention, MutableMap<T> d_qkv) {
+    const Index heads = config().num_attention_heads;
+    const Index kv_heads = config().key_value_heads();
+    const Index group = heads / kv_heads;
+    const ConstMap<T> attended = as_const(state.attention.map());
+    const T* const log_sum = state.log_sum.data();
+    const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(config().head_size())));
+    parallel_pieces(batch.sequences() * kv_heads, 1, [&](Index item, Index) {
+      const Index sequence = item / kv_heads;
+      const Index kv_head = item % kv_heads;
+      const Index first = batch.starts[static_cast<std::size_t>(sequence)];
+      const Index count = batch.starts[static_cast<std::size_t>(sequence) + 1] - first;
+      const auto own = [&](const auto& all, Index head) {
+        return head_of(config(), rows_of(all, first, count), head);
+      };
+      for (Index head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+        attention_add_backward<T>(
+            own(queries_of(config(), qkv), head), own(keys_of(config(), qkv), kv_head),
+            own(values_of(config(), qkv), kv_head), scale, own(attended, head),
+            log_sum + first * heads + head, heads, own(d_attention, head),
+            own(queries_of(config(), d_qkv), head), own(keys_of(config(), d_qkv), kv_head),
+            own(values_of(config(), d_qkv), kv_head));
+      }
+    });
+  }
+
+  void embedding(const Batch& batch, const ConstMap<T>& d) {
+    MutableMap<T> table = gradient_of(set_.trained[LlamaTensors::embedding()]->parameter);
+    // A thread has columns of its own: tokens occur several times.
+    parallel_pieces(d.cols(), 64, [&](Index first, Index count) {
+      for (Index i = 0; i < d.rows(); ++i) {
+        T* const to = table.data() + batch.tokens[static_cast<std::size_t>(i)] * table.cols();
+        const T* const from = d.data() + i * d.outerStride();
+        for (Index j = first; j < first + count; ++j) to[j] += from[j];
+      }
+    });
+  }
+
+  [[nodiscard]] bool saves_input(Index layer, std::initializer_list<LlamaSlot> slots) const {
+    return std::any_of(slots.begin(), slots.end(), [&](LlamaSlot slot) {
+      const auto& module = set_.linear[at(layer, slot)];
+      return module && module->adapter.saves_input();
+    });
+  }
+  /// The norm's output, computed again where an adapter of the slots needs it, else empty.
+  [[nodiscard]] ConstMap<T> normed_for(Index layer, std::initializer_list<LlamaSlot> slots,
+                                       std::size_t norm_place, const ConstMap<T>& x) {
+    if (!saves_input(layer, slots)) return as_const(work_.normed.shape(0, x.cols()));
+    MutableMap<T> normed = work_.normed.shape(x.rows(), x.cols());
+    rms_norm<T>(x, parts_.vector(norm_place), config().rms_norm_eps, normed, nullptr);
+    return as_const(normed);
+  }
+  [[nodiscard]] static const typename AnyAdapter<T>::SavedPointer& saved(const LlamaBlock<T>& state,
+                                                                         LlamaSlot slot) {
+    return state.adapters[static_cast<std::size_t>(slot)];
+  }
+
+  const LlamaParts<T>& parts_;
+  LlamaAdapterSet<T>& set_;
+  LlamaWorkspace<T>& work_;
+  LlamaForward<T> forward_;
+  const DropoutStream* dropout_;
+};
+
+}  // namespace mora::inline MORA_ABI::detail

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "mora/models/layers/attention.hpp"
+#include "mora/models/layers/cross_entropy.hpp"
+#include "mora/models/layers/dropout.hpp"
+#include "mora/models/layers/rms_norm.hpp"
+#include "mora/models/layers/swiglu.hpp"
+#include "mora/models/llama/cache.hpp"
+#include "mora/models/llama/workspace.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+/// What a forward pass keeps.
+enum class Keep {
+  nothing,  ///< Inference.
+  blocks,   ///< What the backward pass needs of each layer that it reaches.
+  streams,  ///< The inputs of those layers alone: the backward pass computes the rest again.
+};
+
+/// Columns of queries, keys and values in the buffer that holds all three.
+template <class Map>
+[[nodiscard]] Map queries_of(const LlamaConfig& config, const Map& qkv) {
+  return columns_of(qkv, 0, config.query_size());
+}
+template <class Map>
+[[nodiscard]] Map keys_of(const LlamaConfig& config, const Map& qkv) {
+  return columns_of(qkv, config.query_size(), config.key_value_size());
+}
+template <class Map>
+[[nodiscard]] Map values_of(const LlamaConfig& config, const Map& qkv) {
+  return columns_of(qkv, config.query_size() + config.key_value_size(), config.key_value_size());
+}
+template <class Map>
+[[nodiscard]] Map head_of(const LlamaConfig& config, const Map& x, Index head) {
+  return columns_of(x, head * config.head_size(), config.head_size());
+}
+
+/// Positions of a batch's tokens within their sequences, and the turns that belong to them. Throws
+/// ArgumentError for a sequence that is longer than the model's positions.
+template <Real T>
+void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past,
+                       LlamaWorkspace<T>& work) {
+  work.positions.clear();
+  Index longest = 0;
+  for (Index s = 0; s < batch.sequences(); ++s) {
+    const Index length =
+        batch.starts[static_cast<std::size_t>(s) + 1] - batch.starts[static_cast<std::size_t>(s)];
+    if (length > config.max_position_embeddings - past) {
+      throw ArgumentError(concat("sequence ", s, ": expected at most max_position_embeddings = ",
+                                 config.max_position_embeddings, " tokens, found ", past + length));
+    }
+    longest = std::max(longest, length);
+    for (Index i = 0; i < length; ++i) work.positions.push_back(past + i);
+  }
+  work.rotary.compute(past, longest, config.head_size(), config.rope_theta);
+}
+
+/// The forward pass of a LLaMA, layer by layer: h' = h + o(attention(norm(h))),
+/// h'' = h' + down(silu(gate(norm(h'))) up(norm(h'))).
+template <Real T>
+class LlamaForward {
+ public:
+  LlamaForward(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const DropoutStream* dropout)
+      : parts_(parts), work_(work), dropout_(dropout) {}
+
+  /// The final norm's output [positions, hidden], in work.hidden. Arguments were checked.
+  void run(const Batch& batch, const LlamaNeeds& needs, Keep keep, LlamaCache<T>* cache) {
+    const Index rows = batch.positions();
+    prepare_positions(config(), batch, cache ? cache->length() : 0, work_);
+    const auto layers = static_cast<std::size_t>(config().num_hidden_layers);
+    if (keep != Keep::nothing) work_.streams.resize(layers);
+    if (keep == Keep::blocks) work_.blocks.resize(layers);
+    const auto stream = [&](std::size_t layer) -> Buffer<T>& {
+      if (layer == layers) return work_.last_stream;
+      const bool kept = keep != Keep::nothing && needs.block[layer];
+      return kept ? work_.streams[layer] : work_.passing[layer % 2];
+    };
+    embed(batch, stream(0).shape(rows, config().hidden_size));
+    for (std::size_t layer = 0; layer < layers; ++layer) {
+      const bool kept = keep == Keep::blocks && needs.block[layer];
+      run_layer(static_cast<Index>(layer), batch, as_const(stream(layer).map()),
+                stream(layer + 1).shape(rows, config().hidden_size),
+                kept ? work_.blocks[layer] : work_.block, kept, cache);
+    }
+    if (cache) cache->advance(rows);
+    rms_norm(as_const(work_.last_stream.map()), parts_.vector(parts_.tensors.norm()),
+             config().rms_norm_eps, work_.hidden.shape(rows, config().hidden_size),
+             work_.inverse.shape(rows, 1).data());
+  }
+
+  /// y, the layer's output, from x, its input; the backward pass of the layer needs `state`, and
+  /// what adapters save, if `kept`.
+  void run_layer(Index layer, const Batch& batch, const ConstMap<T>& x, MutableMap<T> y,
+                 LlamaBlock<T>& state, bool kept, LlamaCache<T>* cache) {
+    attention(layer, batch, x, state, kept, cache);
+    feed_forward(layer, state, y, kept);
+  }
+
+  /// y += the adapted layer at `place`.
+  void add_linear(std::size_t place, const ConstMap<T>& x, MutableMap<T> y,
+                  typename AnyAdapter<T>::SavedPointer* saved) {
+    const FrozenLinear<T>& base = parts_.weights[place];
+    const AdaptedModule<T>* const module = parts_.adapter(place);
+    if (!module) {
+      base.add_forward(x, y);
+    } else if (dropout_ && module->dropout > 0.0) {
+      base.add_forward(x, y);
+      MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
+      DropoutMask(*dropout_, place, module->dropout).template apply<false>(x, dropped);
+      module->adapter.add_forward(as_const(dropped), y, saved);
+    } else {
+      module->adapter.add_forward(base, x, y, saved);
+    }
+  }
+
+ private:
+  [[nodiscard]] const LlamaConfig& config() const { return parts_.config; }
+  [[nodiscard]] const T* vector(Index layer, LlamaSlot slot) const {
+    return parts_.vector(LlamaTensors::at(layer, slot));
+  }
+
+  /// Attention and its residual: state.middle from x, the layer's input.
+  void attention(Index layer, const Batch& batch, const ConstMap<T>& x, LlamaBlock<T>& state,
+                 bool kept, LlamaCache<T>* cache) {
+    const Index rows = x.rows();
+    MutableMap<T> normed = work_.normed.shape(rows, config().hidden_size);
+    rms_norm(x, vector(layer, LlamaSlot::input_norm), config().rms_norm_eps, normed,
+             state.first_inverse.shape(rows, 1).data());
+    MutableMap<T> qkv =
+        state.qkv.shape(rows, config().query_size() + 2 * config().key_value_size());
+    qkv.setZero();
+    add_linear(layer, LlamaSlot::query, as_const(normed), queries_of(config(), qkv), state, kept);
+    add_linear(layer, LlamaSlot::key, as_const(normed), keys_of(config(), qkv), state, kept);
+    add_linear(layer, LlamaSlot::value, as_const(normed), values_of(config(), qkv), state, kept);
+    rotate_rows<false>(work_.rotary, qkv, config().num_attention_heads + config().key_value_heads(),
+                       work_.positions);
+    MutableMap<T> attended = state.attention.shape(rows, config().query_size());
+    T* const log_sum = state.log_sum.shape(rows, config().num_attention_heads).data();
+    if (cache) {
+      attend_to_cache(layer, as_const(qkv), attended, *cache);
+    } else {
+      attend(batch, as_const(qkv), attended, log_sum);
+    }
+    MutableMap<T> middle = state.middle.shape(rows, config().hidden_size);
+    middle = x;
+    add_linear(layer, LlamaSlot::attention_output, as_const(attended), middle, state, kept);
+  }
+
+  /// The feed-forward network and its residual: y from state.middle.
+  void feed_forward(Index layer, LlamaBlock<T>& state, MutableMap<T> y, bool kept) {
+    const Index rows = y.rows();
+    const ConstMap<T> middle = as_const(state.middle.map());
+    MutableMap<T> normed = work_.normed.shape(rows, config().hidden_size);
+    rms_norm(middle, vector(layer, LlamaSlot::post_attention_norm), config().rms_norm_eps, normed,
+             state.second_inverse.shape(rows, 1).data());
+    const Index inner = config().intermediate_size;
+    MutableMap<T> gate_up = state.gate_up.shape(rows, 2 * inner);
+    gate_up.setZero();
+    add_linear(layer, LlamaSlot::gate, as_const(normed), columns_of(gate_up, 0, inner), state,
+               kept);
+    add_linear(layer, LlamaSlot::up, as_const(normed), columns_of(gate_up, inner, inner), state,
+               kept);
+    MutableMap<T> activation = work_.activation.shape(rows, inner);
+    swiglu(as_const(gate_up), activation);
+    y = middle;
+    add_linear(layer, LlamaSlot::down, as_const(activation), y, state, kept);
+  }
+
+  void embed(const Batch& batch, MutableMap<T> x) const {
+    const ConstMap<T> table = parts_.tensor(LlamaTensors::embedding());
+    for (Index i = 0; i < x.rows(); ++i) {
+      x.row(i) = table.row(batch.tokens[static_cast<std::size_t>(i)]);
+    }
+  }
+
+  void add_linear(Index layer, LlamaSlot slot, const ConstMap<T>& x, MutableMap<T> y,
+                  LlamaBlock<T>& state, bool kept) {
+    add_linear(LlamaTensors::at(layer, slot), x, y,
+               kept ? &state.adapters[static_cast<std::size_t>(slot)] : nullptr);
+  }
+
+  [[nodiscard]] T scale() const {
+    return static_cast<T>(1.0 / std::sqrt(static_cast<double>(config().head_size())));
+  }
+
+  void attend(const Batch& batch, const ConstMap<T>& qkv, MutableMap<T> out, T* log_sum) const {
+    const Index heads = config().num_attention_heads;
+    const Index group = heads / config().key_value_heads();
+    parallel_pieces(batch.sequences() * heads, 1, [&](Index item, Index) {
+      const Index sequence = item / heads;
+      const Index head = item % heads;
+      const Index first = batch.starts[static_cast<std::size_t>(sequence)];
+      const Index count = batch.starts[static_cast<std::size_t>(sequence) + 1] - first;
+      const ConstMap<T> own = rows_of(qkv, first, count);
+      attention_forward<T>(head_of(config(), queries_of(config(), own), head),
+                           head_of(config(), keys_of(config(), own), head / group),
+                           head_of(config(), values_of(config(), own), head / group), scale(),
+                           head_of(config(), rows_of(out, first, count), head),
+                           log_sum + first * heads + head, heads);
+    });
+  }
+
+  void attend_to_cache(Index layer, const ConstMap<T>& qkv, MutableMap<T> out,
+                       LlamaCache<T>& cache) const {
+    const Index past = cache.length();
+    const Index all = past + qkv.rows();
+    cache.keys(layer, past, qkv.rows()) = keys_of(config(), qkv);
+    cache.values(layer, past, qkv.rows()) = values_of(config(), qkv);
+    const ConstMap<T> keys = as_const(cache.keys(layer, 0, all));
+    const ConstMap<T> values = as_const(cache.values(layer, 0, all));
+    const Index group = config().num_attention_heads / config().key_value_heads();
+    parallel_pieces(config().num_attention_heads, 1, [&](Index head, Index) {
+      attention_forward<T>(head_of(config(), queries_of(config(), qkv), head),
+                           head_of(config(), keys, head / group),
+                           head_of(config(), values, head / group), scale(),
+                           head_of(config(), out, head), nullptr, 0);
+    });
+  }
+
+  const LlamaParts<T>& parts_;
+  LlamaWorkspace<T>& work_;
+  const DropoutStream* dropout_;  // null: nothing is dropped
+};
+
+}  // namespace mora::inline MORA_ABI::detail

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/core/random.hpp"
+#include "mora/models/llama/head.hpp"
+#include "mora/models/targets.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// A LLaMA-style decoder (Touvron et al. 2023, arXiv 2302.13971; grouped key/value heads as in
+/// Llama 2 and 3), as Hugging Face's LlamaForCausalLM computes it, with adapters on any of its
+/// linear layers.
+///
+///   mora::Llama<float> model(config, generator);
+///   model.attach("mine", mora::MoraSettings<>{.rank = 8}, {.all_linear = true}, generator);
+///   model.accumulate_gradients(batch, 1.0 / batch.target_count());
+///   optimizer.step(model);
+///
+/// The weights are frozen handles that many models may share; what trains are adapters, and copies
+/// of tensors where an adapter is FullSettings. Adapters are attached under a name; several names
+/// may be attached, one of which is switched on. Copies share the weights and have adapters of
+/// their own. Const functions are safe from any number of threads; none of the others is safe
+/// beside any other call on the same model. What throws has changed nothing, unless it says so.
+template <Real T>
+class Llama {
+ public:
+  using Scalar = T;
+  using Batch = mora::Batch;
+
+  /// Over given weights, in the order of LlamaTensors. Throws ShapeError naming the tensor whose
+  /// shape is another.
+  Llama(const LlamaConfig& config, std::vector<FrozenLinear<T>> weights)
+      : config_(config), tensors_(config), weights_(std::move(weights)) {
+    detail::require_size("weights, number of tensors", tensors_.size(), weights_.size());
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const LlamaTensor& tensor = tensors_[i];
+      const ConstMap<T> weight = weights_[i].weight();
+      if (weight.rows() != tensor.rows || weight.cols() != tensor.cols) {
+        throw ShapeError(detail::concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols,
+                                        ", found ", weight.rows(), " x ", weight.cols()));
+      }
+    }
+  }
+
+  /// Random weights: normal with the given deviation (Hugging Face's initializer_range), norms one.
+  template <Generator64 G>
+  Llama(const LlamaConfig& config, G& generator, double deviation = 0.02)
+      : Llama(config, random_weights(config, generator, deviation)) {}
+
+  [[nodiscard]] const LlamaConfig& config() const { return config_; }
+  [[nodiscard]] const LlamaTensors& tensors() const { return tensors_; }
+  /// The frozen weights, by place in tensors().
+  [[nodiscard]] const std::vector<FrozenLinear<T>>& weights() const { return weights_; }
+
+  /// \name Adapters.
+  /// @{
+
+  /// Puts adapters with these settings (MoraSettings, LoraSettings, FullSettings, ...) on the
+  /// modules that `targets` names, under `name`, and switches that on. To a name that exists they
+  /// are added: so modules may have adapters of different kinds. FullSettings may also name norms
+  /// and the embedding, which then train as copies. `dropout` in [0, 1): on the adapters' inputs,
+  /// in training. Throws ArgumentError where nothing matches, or a module has an adapter of that
+  /// name already.
+  template <class Settings, Generator64 G>
+  void attach(const std::string& name, const Settings& settings, const Targets& targets,
+              G& generator, double dropout = 0.0) {
+    require_unmerged("attach");
+    if (!(dropout >= 0.0 && dropout < 1.0)) {
+      throw ArgumentError(detail::concat("dropout: expected 0 <= dropout < 1, found ", dropout));
+    }
+    const auto old = sets_.find(name);
+    Set set = old != sets_.end() ? old->second : empty_set(name);
+    bool any = false;
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      const LlamaTensor& tensor = tensors_[place];
+      if (!targets.matches(tensor.module(), tensor.linear, tensor.layer)) continue;
+      if (set.trains(place)) {
+        throw ArgumentError(
+            detail::concat("attach: '", name, "' has an adapter on ", tensor.module(), " already"));
+      }
+      add_adapter(set, place, settings, generator, dropout);
+      any = true;
+    }
+    if (!any) throw ArgumentError(nothing_matches());
+    sets_.insert_or_assign(name, std::move(set));
+    active_ = name;
+  }
+  template <class Settings>
+  void attach(const std::string& name, const Settings& settings, const Targets& targets) {
+    SplitMix64 unused(0);
+    static_assert(
+        std::constructible_from<AdapterOf<T, Settings>, const FrozenLinear<T>&, const Settings&>,
+        "mora: this adapter starts with random numbers; pass a generator");
+    attach(name, settings, targets, unused);
+  }
+
+  /// Removes the adapters of that name. Throws ArgumentError when there are none, StateError while
+  /// merged.
+  void detach(const std::string& name) {
+    require_unmerged("detach");
+    (void)set_of(name);
+    sets_.erase(name);
+    if (active_ == name) active_.clear();
+  }
+  /// Switches the adapters of that name on, and all others off.
+  void activate(const std::string& name) {
+    require_unmerged("activate");
+    (void)set_of(name);
+    active_ = name;
+  }
+  /// Switches all adapters off: the frozen model is left.
+  void deactivate() {
+    require_unmerged("deactivate");
+    active_.clear();
+  }
+  /// Empty when all are off.
+  [[nodiscard]] const std::string& active() const { return active_; }
+  [[nodiscard]] std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const auto& [name, set] : sets_) all.push_back(name);
+    return all;
+  }
+
+  /// The adapter on a module ("model.layers.0.self_attn.q_proj") under a name, or null.
+  [[nodiscard]] const AnyAdapter<T>* adapter(const std::string& name,
+                                             std::string_view module) const {
+    const Set& set = set_of(name);
+    const std::size_t place = place_of(module);
+    return set.linear[place] ? &set.linear[place]->adapter : nullptr;
+  }
+
+  /// The parameters of what is switched on, by names such as "model.layers.0.mlp.up_proj.M" or
+  /// "model.norm.weight". Throws StateError while merged.
+  template <class F>
+  void visit_parameters(F&& f) {
+    require_unmerged("visit_parameters");
+    if (Set* const set = active_set()) visit(*set, f);
+  }
+  template <class F>
+  void visit_parameters(F&& f) const {
+    if (const Set* const set = active_set()) {
+      visit(*set, [&](std::string_view name, const Parameter<T>& p) { f(name, p); });
+    }
+  }
+
+  /// @}
+  /// \name Inference.
+  /// @{
+
+  /// [positions, vocabulary]: what the model expects after each token.
+  [[nodiscard]] Matrix<T> logits(const Batch& batch) const {
+    Matrix<T> logits(batch.positions(), config_.vocab_size);
+    infer(batch, [&](auto& forward, auto& work, const auto& parts) {
+      detail::head_logits(parts, forward, detail::as_const(work.hidden.map()),
+                          detail::map_of(logits), nullptr);
+    });
+    return logits;
+  }
+  /// The losses of all positions that have a target.
+  [[nodiscard]] LossSum loss(const Batch& batch) const {
+    LossSum sum;
+    infer(batch, [&](auto&, auto& work, const auto& parts) {
+      sum = detail::head_loss<T>(parts, work, batch, nullptr, nullptr, nullptr, 0.0, false);
+    });
+    return sum;
+  }
+
+  /// An empty cache for one sequence.
+  [[nodiscard]] LlamaCache<T> cache() const {
+    return {config_.num_hidden_layers, config_.key_value_size()};
+  }
+  /// Logits after the last of `tokens`, which continue the sequence in the cache. Once warmed up it
+  /// allocates nothing. Throws ArgumentError for a sequence longer than max_position_embeddings.
+  void next_logits(std::span<const Token> tokens, LlamaCache<T>& cache,
+                   RowVector<T>& logits) const {
+    detail::LlamaWorkspace<T>& work = cache.workspace();
+    Batch& batch = cache.batch();
+    batch.clear();
+    batch.tokens.assign(tokens.begin(), tokens.end());
+    batch.targets.assign(tokens.size(), ignored);
+    batch.starts.push_back(batch.positions());
+    batch.validate(config_.vocab_size);
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::LlamaForward<T> forward(parts, work, nullptr);
+    cache.reserve(cache.length() + batch.positions());
+    forward.run(batch, {}, detail::Keep::nothing, &cache);
+    logits.resize(config_.vocab_size);
+    const ConstMap<T> hidden = detail::as_const(work.hidden.map());
+    detail::head_logits(
+        parts, forward, detail::rows_of(hidden, hidden.rows() - 1, 1),
+        MutableMap<T>(logits.data(), 1, logits.size(), Eigen::OuterStride<>(logits.size())),
+        nullptr);
+  }
+
+  /// @}
+  /// \name Training.
+  /// @{
+
+  /// Adds weight times the gradient of the sum of the losses to the gradients of the parameters
+  /// that are switched on, and returns that sum. For the mean's gradient the weight is 1 over the
+  /// number of targets. Throws StateError when nothing is switched on, or while merged.
+  LossSum accumulate_gradients(const Batch& batch, double weight) {
+    require_unmerged("accumulate_gradients");
+    Set* const set = active_set();
+    if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
+    batch.validate(config_.vocab_size);
+    const detail::LlamaParts<T> parts = this->parts();
+    const detail::LlamaNeeds needs(parts);
+    const detail::Keep keep = recompute_ ? detail::Keep::streams : detail::Keep::blocks;
+    detail::LlamaForward<T> forward(parts, work_, &dropout_);
+    forward.run(batch, needs, keep, nullptr);
+    detail::LlamaBackward<T> backward(parts, *set, work_, &dropout_);
+    const LossSum loss =
+        detail::head_loss(parts, work_, batch, &dropout_, &backward, set, weight, needs.hidden);
+    backward.run(batch, needs, keep);
+    ++dropout_.passes;
+    return loss;
+  }
+
+  /// Whether the backward pass computes each layer's activations again from its input, instead of
+  /// keeping them: a third more arithmetic for a fraction of the memory.
+  void set_recompute(bool recompute) {
+    recompute_ = recompute;
+    work_ = {};
+  }
+  /// Where dropout gets its random numbers from; to be saved with a run, and restored.
+  [[nodiscard]] const DropoutStream& dropout() const { return dropout_; }
+  void set_dropout(const DropoutStream& stream) { dropout_ = stream; }
+
+  /// @}
+  /// \name Merging.
+  /// @{
+
+  [[nodiscard]] bool merged() const { return !frozen_.empty(); }
+  /// Folds what is switched on into weights of the model's own; the shared ones stay untouched.
+  /// Returns false when merged already, or when nothing is switched on. All or nothing: throws
+  /// NumericError naming the module when a number is not finite.
+  bool merge() {
+    const Set* const set = active_set();
+    if (merged() || !set) return false;
+    std::vector<FrozenLinear<T>> result = weights_;
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      if (const auto& module = set->linear[place]) {
+        result[place] = merged_module(place, module->adapter);
+      } else if (const auto& trained = set->trained[place]) {
+        result[place] = FrozenLinear<T>(Matrix<T>(trained->parameter.value));
+      }
+    }
+    frozen_ = std::exchange(weights_, std::move(result));
+    return true;
+  }
+  /// Back to the frozen weights, bit for bit. Returns false when not merged.
+  bool unmerge() {
+    if (!merged()) return false;
+    weights_ = std::exchange(frozen_, {});
+    return true;
+  }
+
+  /// @}
+
+ private:
+  using Set = detail::LlamaAdapterSet<T>;
+
+  template <class G>
+  static std::vector<FrozenLinear<T>> random_weights(const LlamaConfig& config, G& generator,
+                                                     double deviation) {
+    std::vector<FrozenLinear<T>> weights;
+    const LlamaTensors tensors(config);
+    for (const LlamaTensor& tensor : tensors.all()) {
+      Matrix<T> weight(tensor.rows, tensor.cols);
+      if (tensor.vector) {
+        weight.setOnes();
+      } else {
+        fill_normal(weight, deviation, generator);
+      }
+      weights.emplace_back(std::move(weight));
+    }
+    return weights;
+  }
+
+  [[nodiscard]] Set empty_set(const std::string& name) const {
+    Set set;
+    set.name = name;
+    set.linear.resize(tensors_.size());
+    set.trained.resize(tensors_.size());
+    return set;
+  }
+
+  template <class Settings, class G>
+  void add_adapter(Set& set, std::size_t place, const Settings& settings, G& generator,
+                   double dropout) const {
+    using Adapter = AdapterOf<T, Settings>;
+    const LlamaTensor& tensor = tensors_[place];
+    if (!tensor.linear) {
+      if constexpr (std::same_as<Settings, FullSettings>) {
+        set.trained[place] = {{Matrix<T>(weights_[place].weight()), {}}, tensor.name};
+        return;
+      }
+      throw ArgumentError(detail::concat("attach: ", tensor.module(),
+                                         " is no linear layer; only FullSettings fit"));
+    }
+    const auto make = [&] {
+      if constexpr (std::constructible_from<Adapter, const FrozenLinear<T>&, const Settings&, G&>) {
+        return Adapter(weights_[place], settings, generator);
+      } else {
+        return Adapter(weights_[place], settings);
+      }
+    };
+    detail::AdaptedModule<T> module{AnyAdapter<T>(make()), dropout, {}};
+    if (dropout > 0.0 && !module.adapter.additive()) {
+      throw ArgumentError("dropout: this adapter is no addition to the frozen layer");
+    }
+    for (const auto& parameter : module.adapter.parameters()) {
+      module.names.push_back(detail::concat(tensor.module(), ".", parameter.name));
+    }
+    set.linear[place] = std::move(module);
+  }
+
+  template <class S, class F>
+  static void visit(S& set, F&& f) {
+    for (std::size_t place = 0; place < set.linear.size(); ++place) {
+      if (auto& module = set.linear[place]) {
+        const auto& parameters = module->adapter.parameters();
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+          f(std::string_view(module->names[i]), *parameters[i].parameter);
+        }
+      } else if (auto& trained = set.trained[place]) {
+        f(std::string_view(trained->name), trained->parameter);
+      }
+    }
+  }
+
+  [[nodiscard]] std::string nothing_matches() const {
+    std::string text = "attach: no module matches; there are";
+    for (std::size_t place = 0; place < std::min<std::size_t>(tensors_.size(), 10); ++place) {
+      text += detail::concat(place == 0 ? " " : ", ", tensors_[place].module());
+    }
+    return text + ", ...";
+  }
+
+  [[nodiscard]] FrozenLinear<T> merged_module(std::size_t place,
+                                              const AnyAdapter<T>& adapter) const {
+    try {
+      return adapter.merged(weights_[place]);
+    } catch (const NumericError& error) {
+      throw NumericError(detail::concat(tensors_[place].module(), ": ", error.what()));
+    }
+  }
+
+  [[nodiscard]] const Set& set_of(const std::string& name) const {
+    const auto set = sets_.find(name);
+    if (set == sets_.end()) {
+      throw ArgumentError(detail::concat("no adapter has the name '", name, "'"));
+    }
+    return set->second;
+  }
+  [[nodiscard]] Set* active_set() {
+    return active_.empty() ? nullptr : &sets_.find(active_)->second;
+  }
+  [[nodiscard]] const Set* active_set() const {
+    return active_.empty() ? nullptr : &sets_.find(active_)->second;
+  }
+  [[nodiscard]] std::size_t place_of(std::string_view module) const {
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      if (tensors_[place].module() == module) return place;
+    }
+    throw ArgumentError(detail::concat("no module has the name '", module, "'"));
+  }
+  void require_unmerged(const char* call) const {
+    if (merged()) throw StateError(detail::concat(call, ": the model is merged; unmerge it first"));
+  }
+
+  [[nodiscard]] detail::LlamaParts<T> parts() const {
+    return {config_, tensors_, weights_, merged() ? nullptr : active_set()};
+  }
+  /// Calls `f(forward, work, parts)` with the final norm's output in work.hidden.
+  template <class F>
+  void infer(const Batch& batch, const F& f) const {
+    batch.validate(config_.vocab_size);
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::LlamaWorkspace<T> work;
+    detail::LlamaForward<T> forward(parts, work, nullptr);
+    forward.run(batch, {}, detail::Keep::nothing, nullptr);
+    f(forward, work, parts);
+  }
+
+  LlamaConfig config_;
+  LlamaTensors tensors_;
+  std::vector<FrozenLinear<T>> weights_;  // merged ones while merged
+  std::vector<FrozenLinear<T>> frozen_;   // what they were before
+  std::map<std::string, Set> sets_;
+  std::string active_;
+  DropoutStream dropout_;
+  bool recompute_ = false;
+  detail::LlamaWorkspace<T> work_;
+};
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mora/adapters/any_adapter.hpp"
+#include "mora/models/layers/dropout.hpp"
+#include "mora/models/llama/tensors.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+/// An adapter on one linear layer.
+template <Real T>
+struct AdaptedModule {
+  AnyAdapter<T> adapter;
+  double dropout = 0.0;            ///< On the adapter's input, while it trains.
+  std::vector<std::string> names;  ///< Of its parameters, within the model.
+};
+
+/// A norm or an embedding that trains: a copy of the frozen one.
+template <Real T>
+struct TrainedTensor {
+  Parameter<T> parameter;
+  std::string name;
+};
+
+/// What is switched on together under one name; by place in LlamaTensors.
+template <Real T>
+struct LlamaAdapterSet {
+  std::string name;
+  std::vector<std::optional<AdaptedModule<T>>> linear;
+  std::vector<std::optional<TrainedTensor<T>>> trained;
+
+  [[nodiscard]] bool trains(std::size_t place) const {
+    return linear[place].has_value() || trained[place].has_value();
+  }
+};
+
+/// What a pass reads: frozen (or merged) weights, and the adapters on top of them.
+template <Real T>
+struct LlamaParts {
+  const LlamaConfig& config;
+  const LlamaTensors& tensors;
+  const std::vector<FrozenLinear<T>>& weights;
+  const LlamaAdapterSet<T>* set = nullptr;  ///< Null: none.
+
+  [[nodiscard]] const AdaptedModule<T>* adapter(std::size_t place) const {
+    return set && set->linear[place] ? &*set->linear[place] : nullptr;
+  }
+  [[nodiscard]] bool trains(std::size_t place) const { return set && set->trains(place); }
+  /// A norm's weight or the embedding: the copy that trains, if there is one.
+  [[nodiscard]] ConstMap<T> tensor(std::size_t place) const {
+    if (set && set->trained[place]) return map_of(set->trained[place]->parameter.value);
+    return weights[place].weight();
+  }
+  [[nodiscard]] const T* vector(std::size_t place) const { return tensor(place).data(); }
+};
+
+/// Which gradients a backward pass has to compute: no others are.
+struct LlamaNeeds {
+  LlamaNeeds() = default;
+  template <Real T>
+  explicit LlamaNeeds(const LlamaParts<T>& parts) {
+    bool below = parts.trains(LlamaTensors::embedding());
+    for (Index layer = 0; layer < parts.config.num_hidden_layers; ++layer) {
+      stream.push_back(below);
+      bool here = false;
+      for (std::size_t slot = 0; slot < llama_slots; ++slot) {
+        here = here || parts.trains(LlamaTensors::at(layer, static_cast<LlamaSlot>(slot)));
+      }
+      below = below || here;
+      block.push_back(below);
+    }
+    stream.push_back(below);
+    hidden = below || parts.trains(parts.tensors.norm());
+    anything = hidden || parts.trains(parts.tensors.head());
+  }
+  std::vector<bool> stream;  ///< [layers + 1]: the gradient by the input of the layer.
+  std::vector<bool> block;   ///< [layers]: anything at all in the layer or below it.
+  bool hidden = false;       ///< By the final norm's output.
+  bool anything = false;
+};
+
+}  // namespace mora::inline MORA_ABI::detail
