@@ -1,5 +1,5 @@
 # cmake -P include_order.cmake <folder include/mora>
-# Fails when a header includes from a folder that its own folder must not know.
+# Fails when a header includes from a folder, or a library, that its own folder must not know.
 
 cmake_minimum_required(VERSION 3.24)
 
@@ -8,6 +8,10 @@ set(may_include_operators core)
 set(may_include_adapters core operators)
 set(may_include_optim core)
 set(may_include_analysis core operators adapters)
+set(may_include_models core)
+# Single headers can stand here too.
+set(may_include_io core models/batch.hpp)
+set(may_include_train core models/batch.hpp)
 
 # CMAKE_ARGV0 to 2 are "cmake -P <script>".
 set(root "${CMAKE_ARGV3}")
@@ -33,15 +37,29 @@ foreach(header IN LISTS headers)
     string(REGEX REPLACE ".*include[ \t]*[\"<]([^\">]*)[\">].*" "\\1" included "${line}")
     if(included MATCHES "^mora/([^/]+)/")
       set(other "${CMAKE_MATCH_1}")
-      if(NOT other STREQUAL folder AND NOT other IN_LIST may_include_${folder})
+      string(REGEX REPLACE "^mora/" "" other_header "${included}")
+      if(NOT other STREQUAL folder AND NOT other IN_LIST may_include_${folder}
+         AND NOT other_header IN_LIST may_include_${folder})
         fault("${folder} must not include ${included}")
       endif()
+    elseif(included MATCHES "^nlohmann/" AND NOT folder STREQUAL "io")
+      fault("only io may include ${included}")
+    elseif(included MATCHES "^Eigen/" AND folder STREQUAL "io")
+      fault("io must not include ${included}")
     elseif(included MATCHES "^mora/" AND NOT included STREQUAL "mora/version.hpp")
       fault("${folder} must not include ${included}, which includes it")
     elseif(line MATCHES "\"" AND NOT included MATCHES "^mora/")
       fault("write \"mora/...\" instead of \"${included}\"")
     endif()
   endforeach()
+endforeach()
+
+# The umbrella header must not need more than mora::mora does.
+foreach(header IN ITEMS mora.hpp)
+  file(STRINGS "${root}/${header}" lines REGEX "^[ \t]*#[ \t]*include[ \t]*[\"<](mora/io|nlohmann)/")
+  if(lines)
+    fault("must not include '${lines}'")
+  endif()
 endforeach()
 
 if(faults)

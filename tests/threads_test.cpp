@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <atomic>
-#include <functional>
 #include <mora/core/parallel.hpp>
 #include <stdexcept>
-#include <thread>
 #include <vector>
 
 #if defined(_OPENMP)
@@ -12,27 +10,12 @@
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/threads.hpp"
 
 namespace mora_tests {
 namespace {
 
 using mora::Matrix;
-
-constexpr std::size_t thread_count = 8;
-
-/// `work(i)` on thread i of eight that begin at the same time.
-void on_eight_threads(const std::function<void(std::size_t)>& work) {
-  std::atomic<std::size_t> waiting{thread_count};
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < thread_count; ++i) {
-    threads.emplace_back([&, i] {
-      --waiting;
-      while (waiting != 0) std::this_thread::yield();
-      work(i);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
 
 TYPED_TEST(EveryLayer, InfersOnEightThreadsAtOnce) {
   using T = typename TypeParam::Scalar;

@@ -2,14 +2,19 @@
 #pragma once
 
 /// \file
-/// The whole library but for analysis/singular_values.hpp, which compiles Eigen's decompositions.
-/// One header for one thing works as well.
+/// The whole library but for analysis/singular_values.hpp, which compiles Eigen's decompositions,
+/// and for io, which needs nlohmann/json. One header for one thing works as well.
 
 #include "mora/adapters/linear.hpp"
 #include "mora/analysis/budget.hpp"
 #include "mora/analysis/spectrum.hpp"
+#include "mora/models/batch.hpp"
 #include "mora/operators/reference_types.hpp"
 #include "mora/operators/truncation.hpp"
 #include "mora/optim/adamw.hpp"
 #include "mora/optim/sgd.hpp"
+#include "mora/train/batches.hpp"
+#include "mora/train/byte_tokenizer.hpp"
+#include "mora/train/prompt_responses.hpp"
+#include "mora/train/token_windows.hpp"
 #include "mora/version.hpp"

@@ -9,10 +9,10 @@
 #include <ostream>
 #include <string>
 #include <string_view>
-#include <typeinfo>
 
 #include "support/compare.hpp"
 #include "support/random.hpp"
+#include "support/throws.hpp"
 
 /// \file
 /// What the tests of wrong use have in common: layers whose every number matters, the bits of a
@@ -70,30 +70,7 @@ template <class A>
   return bits;
 }
 
-/// Whether `call` throws an E, and nothing derived from it, whose text contains every part.
-template <class E, class F>
-[[nodiscard]] testing::AssertionResult throws(std::initializer_list<std::string_view> parts,
-                                              const F& call) {
-  try {
-    call();
-  } catch (const E& error) {
-    const std::string_view text = error.what();
-    if (typeid(error) != typeid(E)) {
-      return testing::AssertionFailure() << "throws " << typeid(error).name() << ": " << text;
-    }
-    for (const std::string_view part : parts) {
-      if (text.find(part) == std::string_view::npos) {
-        return testing::AssertionFailure() << "no '" << part << "' in: " << text;
-      }
-    }
-    return testing::AssertionSuccess();
-  } catch (const std::exception& error) {
-    return testing::AssertionFailure() << "throws " << typeid(error).name() << ": " << error.what();
-  }
-  return testing::AssertionFailure() << "throws nothing";
-}
-
-/// The same, and whether no bit of the layer has changed.
+/// Whether `call` throws as in `throws`, and no bit of the layer has changed.
 template <class E, class Layer, class F>
 [[nodiscard]] testing::AssertionResult refuses(const Layer& layer,
                                                std::initializer_list<std::string_view> parts,

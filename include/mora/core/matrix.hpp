@@ -9,10 +9,12 @@
 
 #include "mora/core/abi.hpp"
 #include "mora/core/error.hpp"
+#include "mora/core/index.hpp"
 
 namespace mora::inline MORA_ABI {
 
-using Index = Eigen::Index;
+static_assert(std::same_as<Index, Eigen::Index>,
+              "mora: EIGEN_DEFAULT_DENSE_INDEX_TYPE has to be std::ptrdiff_t, Eigen's default");
 
 /// The scalars that layers compute in.
 template <class T>
