@@ -11,5 +11,7 @@
 #include "mora/operators/reference_types.hpp"
 #include "mora/operators/truncation.hpp"
 #include "mora/optim/adamw.hpp"
+#include "mora/optim/clip.hpp"
+#include "mora/optim/schedule.hpp"
 #include "mora/optim/sgd.hpp"
 #include "mora/version.hpp"
