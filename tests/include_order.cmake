@@ -7,6 +7,7 @@ set(may_include_core "")
 set(may_include_operators core)
 set(may_include_adapters core operators)
 set(may_include_optim core)
+set(may_include_train core optim)
 set(may_include_analysis core operators adapters)
 set(may_include_models core)
 # Single headers can stand here too.

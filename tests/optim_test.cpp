@@ -6,13 +6,17 @@
 #include <mora/optim/sgd.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "support/compare.hpp"
 #include "support/fixture.hpp"
+#include "support/misuse.hpp"
+#include "support/optimizers.hpp"
 #include "support/random.hpp"
 
 /// \file
 /// The optimizers against PyTorch's, step by step, and what they do with bad gradients.
+/// optimizer_groups_test.cpp and optimizer_state_test.cpp have the rest.
 
 namespace mora_tests {
 namespace {
@@ -25,27 +29,6 @@ using mora::NumericError;
 using mora::Parameter;
 using mora::Sgd;
 using mora::SgdSettings;
-
-constexpr double infinite = std::numeric_limits<double>::infinity();
-constexpr double nan_number = std::numeric_limits<double>::quiet_NaN();
-
-template <class T>
-struct TwoParameters {
-  Parameter<T> first;
-  Parameter<T> second;
-  template <class F>
-  void visit_parameters(const F& f) {
-    f(std::string_view("first"), first);
-    f(std::string_view("second"), second);
-  }
-};
-
-/// Values and gradients [3, 4] and [1, 2].
-template <class T = double>
-TwoParameters<T> random_parameters(Random& random) {
-  return {{random.matrix<T>(3, 4), random.matrix<T>(3, 4)},
-          {random.matrix<T>(1, 2), random.matrix<T>(1, 2)}};
-}
 
 /// PyTorch's steps for a case of fixtures/make_optim_torch.py; for float from the rounded
 /// gradients, to float's tolerance. Each number of the parameter is compared relative to its own
@@ -90,22 +73,6 @@ TEST(Sgd, TakesPyTorchsSteps) {
     expect_steps_of<double>(fixture, name, Sgd<double>(settings));
     expect_steps_of<float>(fixture, name, Sgd<float>(settings));
   }
-}
-
-template <class T>
-class Optimizer : public testing::Test {};
-using Optimizers = testing::Types<AdamW<double>, Sgd<double>>;
-TYPED_TEST_SUITE(Optimizer, Optimizers);
-
-template <class O>
-O with_memory() {
-  O optimizer;
-  auto settings = optimizer.settings();
-  settings.learning_rate = 0.05;
-  settings.weight_decay = 0.1;
-  if constexpr (requires { settings.momentum; }) settings.momentum = 0.9;
-  optimizer.set(settings);
-  return optimizer;
 }
 
 // The bad gradient may be the second one, and come before the first step or after some.
@@ -154,18 +121,87 @@ TYPED_TEST(Optimizer, KeepsParametersApart) {
   EXPECT_TRUE(same_bits(only_first.second.value, second));
 }
 
-TYPED_TEST(Optimizer, ARateOfZeroChangesNothing) {
+TYPED_TEST(Optimizer, AFactorOfZeroChangesNoWeight) {
   Random random(3);
   auto module = random_parameters(random);
   const Matrix<double> before = module.first.value;
   auto optimizer = with_memory<TypeParam>();
-  optimizer.set_learning_rate(0.0);
-  EXPECT_EQ(optimizer.settings().learning_rate, 0.0);
-  optimizer.step(module);
+  optimizer.step(module, 0.0);
   EXPECT_TRUE(same_bits(module.first.value, before));
-  optimizer.set_learning_rate(0.1);
-  optimizer.step(module);
+  optimizer.step(module, 2.0);
   EXPECT_FALSE(near(module.first.value, before));
+}
+
+TYPED_TEST(Optimizer, AFactorMultipliesTheLearningRate) {
+  Random random(4);
+  auto module = random_parameters(random);
+  auto expected = module;
+  auto optimizer = with_memory<TypeParam>();
+  auto other = optimizer;
+  for (const double factor : {0.25, 1.0, 0.5, 4.0}) {
+    auto settings = optimizer.settings();
+    settings.learning_rate *= factor;
+    other.set(settings);
+    optimizer.step(module, factor);
+    other.step(expected);
+    EXPECT_TRUE(same_bits(module.first.value, expected.first.value)) << factor;
+    EXPECT_TRUE(same_bits(module.second.value, expected.second.value)) << factor;
+  }
+}
+
+TYPED_TEST(Optimizer, RefusesAFactorOutOfRange) {
+  Random random(5);
+  auto module = random_parameters(random);
+  const Matrix<double> before = module.first.value;
+  auto optimizer = with_memory<TypeParam>();
+  for (const double factor : {-1e-9, nan_number, infinite}) {
+    EXPECT_THROW(optimizer.step(module, factor), ArgumentError) << factor;
+  }
+  EXPECT_TRUE(same_bits(module.first.value, before));
+}
+
+// A parameter of several pieces, the last one not full, takes the steps of its rows as parameters
+// of their own.
+TYPED_TEST(Optimizer, TreatsALargeParameterLikeItsParts) {
+  Random random(6);
+  const Index rows = 7;
+  const Index cols = 8191;
+  TwoParameters<double> large;
+  large.first = {random.matrix<double>(rows, cols), random.matrix<double>(rows, cols)};
+  std::vector<TwoParameters<double>> parts(rows);
+  std::vector<TypeParam> for_parts(rows, with_memory<TypeParam>());
+  auto optimizer = with_memory<TypeParam>();
+  for (int step = 0; step < 3; ++step) {
+    for (Index i = 0; i < rows; ++i) {
+      TwoParameters<double>& part = parts[static_cast<std::size_t>(i)];
+      if (step == 0) part.first.value = large.first.value.row(i);
+      part.first.gradient = large.first.gradient.row(i);
+      for_parts[static_cast<std::size_t>(i)].step(part);
+    }
+    optimizer.step(large);
+    for (Index i = 0; i < rows; ++i) {
+      EXPECT_TRUE(near(large.first.value.row(i), parts[static_cast<std::size_t>(i)].first.value));
+    }
+    large.first.gradient = random.matrix<double>(rows, cols);
+  }
+}
+
+// The bad number may be in any piece of a large gradient; the first parameter with one is named.
+TYPED_TEST(Optimizer, FindsABadNumberAnywhere) {
+  for (const Index position : {0, 511, 512, 16383, 16384, 49151}) {
+    TwoParameters<double> module;
+    module.first = {Matrix<double>::Ones(3, 16384), Matrix<double>::Ones(3, 16384)};
+    module.second = module.first;
+    module.second.gradient.data()[position] = nan_number;
+    EXPECT_TRUE(throws<NumericError>({"gradient of second: not finite"}, [&] {
+      with_memory<TypeParam>().step(module);
+    })) << position;
+    module.first.gradient.data()[49151 - position] = infinite;
+    EXPECT_TRUE(throws<NumericError>({"gradient of first: not finite"}, [&] {
+      with_memory<TypeParam>().step(module);
+    })) << position;
+    EXPECT_TRUE(same_bits(module.first.value, Matrix<double>::Ones(3, 16384)));
+  }
 }
 
 TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
@@ -188,7 +224,6 @@ TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
   } else {
     refused(&Settings::momentum, {-1e-9, 1.0, nan_number});
   }
-  EXPECT_THROW(optimizer.set_learning_rate(nan_number), ArgumentError);
   EXPECT_EQ(optimizer.settings().learning_rate, 0.05);
   EXPECT_EQ(optimizer.settings().weight_decay, 0.1);
 }

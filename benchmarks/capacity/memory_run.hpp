@@ -74,8 +74,7 @@ template <class Method>
       mora::zero_gradients(network);
       loss_gradient(network.forward(keys), task, batch, gradient);
       network.backward(gradient);
-      optimizer.set_learning_rate(settings.learning_rate * schedule(step, result.steps));
-      optimizer.step(network);
+      optimizer.step(network, schedule(step, result.steps));
       const auto points = [&](Index steps) { return steps * training.curve_points / result.steps; };
       if (points(step + 1) > points(step)) measure(step + 1);
     }

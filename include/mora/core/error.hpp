@@ -56,5 +56,22 @@ void require_size(const char* what, Integer expected, Integer found) {
   }
 }
 
+/// Throws ArgumentError unless minimum <= value < limit.
+template <class Number>
+void require_range(const char* what, Number value, Number minimum, Number limit) {
+  if (!(value >= minimum && value < limit)) {
+    throw ArgumentError(
+        concat(what, ": expected ", minimum, " <= ", what, " < ", limit, ", found ", value));
+  }
+}
+
+/// Throws ArgumentError unless value >= minimum.
+template <class Integer>
+void require_at_least(const char* what, Integer minimum, Integer value) {
+  if (value < minimum) {
+    throw ArgumentError(concat(what, ": expected at least ", minimum, ", found ", value));
+  }
+}
+
 }  // namespace detail
 }  // namespace mora::inline MORA_ABI

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,11 +27,36 @@ concept Module = requires(M& m) {
   m.visit_parameters([](std::string_view, auto&) {});
 };
 
-/// Visits a part of a larger module: names become "prefix.name".
+namespace detail {
+
+/// "prefix.name", on the stack where it is of usual length: names are made anew in every step.
+class JoinedName {
+ public:
+  JoinedName(std::string_view prefix, std::string_view name)
+      : size_(prefix.size() + 1 + name.size()) {
+    if (size_ > sizeof small_) large_.resize(size_);
+    char* at = size_ > sizeof small_ ? large_.data() : small_;
+    at = std::copy(prefix.begin(), prefix.end(), at);
+    *at++ = '.';
+    std::copy(name.begin(), name.end(), at);
+  }
+  [[nodiscard]] std::string_view view() const {
+    return {size_ > sizeof small_ ? large_.data() : small_, size_};
+  }
+
+ private:
+  std::size_t size_;
+  char small_[128];
+  std::string large_;
+};
+
+}  // namespace detail
+
+/// Visits a part of a larger module: names become "prefix.name". A name lives until `f` returns.
 template <class M, class F>
 void visit_parameters(std::string_view prefix, M& part, F&& f) {
   part.visit_parameters([&](std::string_view name, auto& parameter) {
-    f(std::string(prefix).append(".").append(name), parameter);
+    f(detail::JoinedName(prefix, name).view(), parameter);
   });
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string_view>
 
-#include "mora/optim/each_parameter.hpp"
+#include "mora/optim/optimizer.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -30,58 +32,45 @@ struct AdamWSettings {
 
 /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2), as PyTorch computes it:
 ///   w -= lr decay w;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
-///   w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon).
-/// The moments are kept by the parameters' names; each counts its own steps.
+///   w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon),
+/// with the learning rate lr times the step's factor, and t the number of the parameter's steps.
 template <Real T>
-class AdamW {
+class AdamWRule {
  public:
-  explicit AdamW(const AdamWSettings& settings = {}) { set(settings); }
+  using Scalar = T;
+  using Settings = AdamWSettings;
+  static constexpr std::array<std::string_view, 2> moments{"mean", "square"};
 
-  [[nodiscard]] const AdamWSettings& settings() const { return settings_; }
-  /// For schedules. Throws ArgumentError for a setting out of its range.
-  void set(const AdamWSettings& settings) {
-    settings.validate();
-    settings_ = settings;
-  }
-  void set_learning_rate(double rate) {
-    AdamWSettings changed = settings_;
-    changed.learning_rate = rate;
-    set(changed);
-  }
+  // In double as far as PyTorch does: 1 - b2 would have 4 digits in float.
+  AdamWRule(const Settings& settings, double factor, std::int64_t step)
+      : keep_mean_(static_cast<T>(settings.beta1)),
+        add_mean_(static_cast<T>(1.0 - settings.beta1)),
+        keep_square_(static_cast<T>(settings.beta2)),
+        add_square_(static_cast<T>(1.0 - settings.beta2)),
+        keep_weight_(static_cast<T>(1.0 - settings.learning_rate * factor * settings.weight_decay)),
+        rate_(static_cast<T>(settings.learning_rate * factor /
+                             (1.0 - std::pow(settings.beta1, double(step))))),
+        root_(static_cast<T>(std::sqrt(1.0 - std::pow(settings.beta2, double(step))))),
+        epsilon_(static_cast<T>(settings.epsilon)) {}
 
-  /// One step for every parameter of the module that has a gradient. Throws NumericError for a
-  /// gradient that is not finite, naming the parameter; nothing has changed then.
-  template <Module M>
-  void step(M& module) {
-    detail::step_each(states_, module, [&](State& state, Parameter<T>& p) {
-      ++state.steps;
-      const double correction1 = 1.0 - std::pow(settings_.beta1, double(state.steps));
-      const double correction2 = 1.0 - std::pow(settings_.beta2, double(state.steps));
-      const T b1 = static_cast<T>(settings_.beta1);
-      const T b2 = static_cast<T>(settings_.beta2);
-      const T decay = static_cast<T>(1.0 - settings_.learning_rate * settings_.weight_decay);
-      const T rate = static_cast<T>(settings_.learning_rate / correction1);
-      const T root = static_cast<T>(std::sqrt(correction2));
-      const T epsilon = static_cast<T>(settings_.epsilon);
-      const auto g = p.gradient.array();
-      state.mean.array() = b1 * state.mean.array() + (T(1) - b1) * g;
-      state.square.array() = b2 * state.square.array() + (T(1) - b2) * g.square();
-      p.value.array() = decay * p.value.array() -
-                        rate * state.mean.array() / (state.square.array().sqrt() / root + epsilon);
-    });
+  [[nodiscard]] static bool accepts(const detail::ConstNumbers<T>& g) {
+    return detail::all_finite(g.square());
+  }
+  void update(detail::Numbers<T>& w, const detail::ConstNumbers<T>& g,
+              std::array<detail::Numbers<T>, 2>& state) const {
+    auto& [mean, square] = state;
+    mean = keep_mean_ * mean + add_mean_ * g;
+    square = keep_square_ * square + add_square_ * g.square();
+    w = keep_weight_ * w - rate_ * mean / (square.sqrt() / root_ + epsilon_);
   }
 
  private:
-  struct State {
-    State(Index rows, Index cols)
-        : mean(Matrix<T>::Zero(rows, cols)), square(Matrix<T>::Zero(rows, cols)) {}
-    [[nodiscard]] const Matrix<T>& first() const { return mean; }
-    Matrix<T> mean;
-    Matrix<T> square;
-    std::int64_t steps = 0;
-  };
-  AdamWSettings settings_;
-  detail::StateByName<State> states_;
+  T keep_mean_, add_mean_, keep_square_, add_square_, keep_weight_, rate_, root_, epsilon_;
 };
+
+/// `AdamW<float> optimizer({.learning_rate = 1e-3});`, with groups
+/// `AdamW<float> optimizer({.learning_rate = 1e-3}, {{"B", {.learning_rate = 1e-2}}});`
+template <Real T>
+using AdamW = Optimizer<AdamWRule<T>>;
 
 }  // namespace mora::inline MORA_ABI

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <limits>
+#include <string_view>
 
-#include "mora/optim/each_parameter.hpp"
+#include "mora/optim/optimizer.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -22,45 +25,36 @@ struct SgdSettings {
 };
 
 /// Gradient descent with momentum, as PyTorch computes it (no dampening, no Nesterov):
-///   g += decay w;  v = momentum v + g;  w -= lr v.
+///   v = momentum v + (g + decay w);  w -= lr v,
+/// with the learning rate lr times the step's factor.
 template <Real T>
-class Sgd {
+class SgdRule {
  public:
-  explicit Sgd(const SgdSettings& settings = {}) { set(settings); }
+  using Scalar = T;
+  using Settings = SgdSettings;
+  static constexpr std::array<std::string_view, 1> moments{"velocity"};
 
-  [[nodiscard]] const SgdSettings& settings() const { return settings_; }
-  /// For schedules. Throws ArgumentError for a setting out of its range.
-  void set(const SgdSettings& settings) {
-    settings.validate();
-    settings_ = settings;
-  }
-  void set_learning_rate(double rate) {
-    SgdSettings changed = settings_;
-    changed.learning_rate = rate;
-    set(changed);
-  }
+  SgdRule(const Settings& settings, double factor, std::int64_t)
+      : momentum_(static_cast<T>(settings.momentum)),
+        decay_(static_cast<T>(settings.weight_decay)),
+        rate_(static_cast<T>(settings.learning_rate * factor)) {}
 
-  /// One step for every parameter of the module that has a gradient. Throws NumericError for a
-  /// gradient that is not finite, naming the parameter; nothing has changed then.
-  template <Module M>
-  void step(M& module) {
-    detail::step_each(states_, module, [&](State& state, Parameter<T>& p) {
-      const T rate = static_cast<T>(settings_.learning_rate);
-      const T decay = static_cast<T>(settings_.weight_decay);
-      state.velocity =
-          static_cast<T>(settings_.momentum) * state.velocity + p.gradient + decay * p.value;
-      p.value -= rate * state.velocity;
-    });
+  [[nodiscard]] static bool accepts(const detail::ConstNumbers<T>& g) {
+    return detail::all_finite(g);
+  }
+  void update(detail::Numbers<T>& w, const detail::ConstNumbers<T>& g,
+              std::array<detail::Numbers<T>, 1>& state) const {
+    auto& [velocity] = state;
+    velocity = momentum_ * velocity + (g + decay_ * w);
+    w -= rate_ * velocity;
   }
 
  private:
-  struct State {
-    State(Index rows, Index cols) : velocity(Matrix<T>::Zero(rows, cols)) {}
-    [[nodiscard]] const Matrix<T>& first() const { return velocity; }
-    Matrix<T> velocity;
-  };
-  SgdSettings settings_;
-  detail::StateByName<State> states_;
+  T momentum_, decay_, rate_;
 };
+
+/// `Sgd<float> optimizer({.learning_rate = 1e-2, .momentum = 0.9});`
+template <Real T>
+using Sgd = Optimizer<SgdRule<T>>;
 
 }  // namespace mora::inline MORA_ABI

@@ -3,25 +3,12 @@
 
 #include <cmath>
 
+#include "mora/core/loss_sum.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/models/batch.hpp"
 #include "mora/models/layers/swiglu.hpp"
 
-namespace mora::inline MORA_ABI {
-
-/// Losses of the tokens that had a target, in nats.
-struct LossSum {
-  double sum = 0.0;
-  Index count = 0;
-
-  /// Throws ArgumentError where nothing had a target.
-  [[nodiscard]] double mean() const {
-    if (count == 0) throw ArgumentError("loss: no position has a target");
-    return sum / static_cast<double>(count);
-  }
-};
-
-namespace detail {
+namespace mora::inline MORA_ABI::detail {
 
 /// losses[i] = log sum exp(logits[i]) - logits[i, target i], and the logits become the gradient
 /// `weight` (softmax - one at the target) when `weight` is not null.
@@ -45,5 +32,4 @@ void cross_entropy(MutableMap<T> logits, const Token* targets, const T* weight, 
   });
 }
 
-}  // namespace detail
-}  // namespace mora::inline MORA_ABI
+}  // namespace mora::inline MORA_ABI::detail
