@@ -7,12 +7,11 @@ set(may_include_core "")
 set(may_include_operators core)
 set(may_include_adapters core operators)
 set(may_include_optim core)
-set(may_include_train core optim)
 set(may_include_analysis core operators adapters)
-set(may_include_models core)
+set(may_include_models core operators adapters)
 # Single headers can stand here too.
+set(may_include_train core optim models/batch.hpp)
 set(may_include_io core models/batch.hpp)
-set(may_include_train core models/batch.hpp)
 
 # CMAKE_ARGV0 to 2 are "cmake -P <script>".
 set(root "${CMAKE_ARGV3}")

@@ -9,6 +9,7 @@
 #include "mora/analysis/budget.hpp"
 #include "mora/analysis/spectrum.hpp"
 #include "mora/models/batch.hpp"
+#include "mora/models/llama/generate.hpp"
 #include "mora/operators/reference_types.hpp"
 #include "mora/operators/truncation.hpp"
 #include "mora/optim/adamw.hpp"
