@@ -52,7 +52,7 @@ class LlamaBackward {
       module.adapter.add_backward(base, x, dy, *saved, dx);
       return;
     }
-    const DropoutMask mask(*dropout_, place, module.dropout);
+    const DropoutMask mask(*dropout_, place, module.dropout, work_.first_position);
     MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
     mask.template apply<false>(x, dropped);
     if (!dx) {

@@ -39,8 +39,20 @@ template <class Map>
   return columns_of(x, head * config.head_size(), config.head_size());
 }
 
-/// Positions of a batch's tokens within their sequences, and the turns that belong to them. Throws
-/// ArgumentError for a sequence that is longer than the model's positions.
+/// Throws ArgumentError for a sequence that, after `past` tokens, is longer than the model's
+/// positions.
+inline void require_positions(const LlamaConfig& config, const Batch& batch, Index past) {
+  for (Index s = 0; s < batch.sequences(); ++s) {
+    const Index length =
+        batch.starts[static_cast<std::size_t>(s) + 1] - batch.starts[static_cast<std::size_t>(s)];
+    if (length > config.max_position_embeddings - past) {
+      throw ArgumentError(concat("sequence ", s, ": expected at most max_position_embeddings = ",
+                                 config.max_position_embeddings, " tokens, found ", past + length));
+    }
+  }
+}
+
+/// Positions of a batch's tokens within their sequences, and the turns that belong to them.
 template <Real T>
 void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past,
                        LlamaWorkspace<T>& work) {
@@ -49,10 +61,6 @@ void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past
   for (Index s = 0; s < batch.sequences(); ++s) {
     const Index length =
         batch.starts[static_cast<std::size_t>(s) + 1] - batch.starts[static_cast<std::size_t>(s)];
-    if (length > config.max_position_embeddings - past) {
-      throw ArgumentError(concat("sequence ", s, ": expected at most max_position_embeddings = ",
-                                 config.max_position_embeddings, " tokens, found ", past + length));
-    }
     longest = std::max(longest, length);
     for (Index i = 0; i < length; ++i) work.positions.push_back(past + i);
   }
@@ -110,7 +118,8 @@ class LlamaForward {
     } else if (dropout_ && module->dropout > 0.0) {
       base.add_forward(x, y);
       MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
-      DropoutMask(*dropout_, place, module->dropout).template apply<false>(x, dropped);
+      DropoutMask(*dropout_, place, module->dropout, work_.first_position)
+          .template apply<false>(x, dropped);
       module->adapter.add_forward(as_const(dropped), y, saved);
     } else {
       module->adapter.add_forward(base, x, y, saved);

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "mora/core/random.hpp"
-#include "mora/models/llama/head.hpp"
+#include "mora/models/llama/groups.hpp"
 #include "mora/models/targets.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -93,6 +93,7 @@ class Llama {
     if (!any) throw ArgumentError(nothing_matches());
     sets_.insert_or_assign(name, std::move(set));
     active_ = name;
+    training_.forget_adapters();
   }
   template <class Settings>
   void attach(const std::string& name, const Settings& settings, const Targets& targets) {
@@ -110,17 +111,20 @@ class Llama {
     (void)set_of(name);
     sets_.erase(name);
     if (active_ == name) active_.clear();
+    training_.forget_adapters();
   }
   /// Switches the adapters of that name on, and all others off.
   void activate(const std::string& name) {
     require_unmerged("activate");
     (void)set_of(name);
     active_ = name;
+    training_.forget_adapters();
   }
   /// Switches all adapters off: the frozen model is left.
   void deactivate() {
     require_unmerged("deactivate");
     active_.clear();
+    training_.forget_adapters();
   }
   /// Empty when all are off.
   [[nodiscard]] const std::string& active() const { return active_; }
@@ -143,13 +147,11 @@ class Llama {
   template <class F>
   void visit_parameters(F&& f) {
     require_unmerged("visit_parameters");
-    if (Set* const set = active_set()) visit(*set, f);
+    if (Set* const set = active_set()) set->visit(f);
   }
   template <class F>
   void visit_parameters(F&& f) const {
-    if (const Set* const set = active_set()) {
-      visit(*set, [&](std::string_view name, const Parameter<T>& p) { f(name, p); });
-    }
+    if (const Set* const set = active_set()) set->visit(f);
   }
 
   /// @}
@@ -188,7 +190,7 @@ class Llama {
     batch.tokens.assign(tokens.begin(), tokens.end());
     batch.targets.assign(tokens.size(), ignored);
     batch.starts.push_back(batch.positions());
-    batch.validate(config_.vocab_size);
+    require_batch(batch, cache.length());
     const detail::LlamaParts<T> parts = this->parts();
     detail::LlamaForward<T> forward(parts, work, nullptr);
     cache.reserve(cache.length() + batch.positions());
@@ -212,16 +214,10 @@ class Llama {
     require_unmerged("accumulate_gradients");
     Set* const set = active_set();
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
-    batch.validate(config_.vocab_size);
-    const detail::LlamaParts<T> parts = this->parts();
-    const detail::LlamaNeeds needs(parts);
-    const detail::Keep keep = recompute_ ? detail::Keep::streams : detail::Keep::blocks;
-    detail::LlamaForward<T> forward(parts, work_, &dropout_);
-    forward.run(batch, needs, keep, nullptr);
-    detail::LlamaBackward<T> backward(parts, *set, work_, &dropout_);
+    require_batch(batch, 0);
     const LossSum loss =
-        detail::head_loss(parts, work_, batch, &dropout_, &backward, set, weight, needs.hidden);
-    backward.run(batch, needs, keep);
+        training_.run(parts(), *set, batch, weight,
+                      recompute_ ? detail::Keep::streams : detail::Keep::blocks, dropout_);
     ++dropout_.passes;
     return loss;
   }
@@ -230,7 +226,7 @@ class Llama {
   /// keeping them: a third more arithmetic for a fraction of the memory.
   void set_recompute(bool recompute) {
     recompute_ = recompute;
-    work_ = {};
+    training_.forget_memory();
   }
   /// Where dropout gets its random numbers from; to be saved with a run, and restored.
   [[nodiscard]] const DropoutStream& dropout() const { return dropout_; }
@@ -325,20 +321,6 @@ class Llama {
     set.linear[place] = std::move(module);
   }
 
-  template <class S, class F>
-  static void visit(S& set, F&& f) {
-    for (std::size_t place = 0; place < set.linear.size(); ++place) {
-      if (auto& module = set.linear[place]) {
-        const auto& parameters = module->adapter.parameters();
-        for (std::size_t i = 0; i < parameters.size(); ++i) {
-          f(std::string_view(module->names[i]), *parameters[i].parameter);
-        }
-      } else if (auto& trained = set.trained[place]) {
-        f(std::string_view(trained->name), trained->parameter);
-      }
-    }
-  }
-
   [[nodiscard]] std::string nothing_matches() const {
     std::string text = "attach: no module matches; there are";
     for (std::size_t place = 0; place < std::min<std::size_t>(tensors_.size(), 10); ++place) {
@@ -379,13 +361,17 @@ class Llama {
     if (merged()) throw StateError(detail::concat(call, ": the model is merged; unmerge it first"));
   }
 
+  void require_batch(const Batch& batch, Index past) const {
+    batch.validate(config_.vocab_size);
+    detail::require_positions(config_, batch, past);
+  }
   [[nodiscard]] detail::LlamaParts<T> parts() const {
     return {config_, tensors_, weights_, merged() ? nullptr : active_set()};
   }
   /// Calls `f(forward, work, parts)` with the final norm's output in work.hidden.
   template <class F>
   void infer(const Batch& batch, const F& f) const {
-    batch.validate(config_.vocab_size);
+    require_batch(batch, 0);
     const detail::LlamaParts<T> parts = this->parts();
     detail::LlamaWorkspace<T> work;
     detail::LlamaForward<T> forward(parts, work, nullptr);
@@ -401,7 +387,7 @@ class Llama {
   std::string active_;
   DropoutStream dropout_;
   bool recompute_ = false;
-  detail::LlamaWorkspace<T> work_;
+  detail::LlamaTraining<T> training_;
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -3,9 +3,11 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mora/adapters/any_adapter.hpp"
+#include "mora/adapters/full.hpp"
 #include "mora/models/layers/dropout.hpp"
 #include "mora/models/llama/tensors.hpp"
 
@@ -35,6 +37,31 @@ struct LlamaAdapterSet {
 
   [[nodiscard]] bool trains(std::size_t place) const {
     return linear[place].has_value() || trained[place].has_value();
+  }
+
+  /// Calls `f(name, parameter)` for all parameters, by place.
+  template <class F>
+  void visit(F&& f) {
+    visit_all(*this, f);
+  }
+  template <class F>
+  void visit(F&& f) const {
+    visit_all(*this, [&](std::string_view each, const Parameter<T>& p) { f(each, p); });
+  }
+
+ private:
+  template <class Self, class F>
+  static void visit_all(Self& self, F&& f) {
+    for (std::size_t place = 0; place < self.linear.size(); ++place) {
+      if (auto& module = self.linear[place]) {
+        const auto& parameters = module->adapter.parameters();
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+          f(std::string_view(module->names[i]), *parameters[i].parameter);
+        }
+      } else if (auto& trained = self.trained[place]) {
+        f(std::string_view(trained->name), trained->parameter);
+      }
+    }
   }
 };
 

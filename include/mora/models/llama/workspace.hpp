@@ -25,16 +25,9 @@ struct LlamaBlock {
   std::array<typename AnyAdapter<T>::SavedPointer, llama_slots> adapters;
 };
 
-/// The memory of passes, reused from one to the next. A copy is an empty one.
+/// The memory of passes, reused from one to the next.
 template <Real T>
 struct LlamaWorkspace {
-  LlamaWorkspace() = default;
-  LlamaWorkspace(const LlamaWorkspace&) {}
-  LlamaWorkspace& operator=(const LlamaWorkspace&) { return *this = LlamaWorkspace(); }
-  LlamaWorkspace(LlamaWorkspace&&) noexcept = default;
-  LlamaWorkspace& operator=(LlamaWorkspace&&) noexcept = default;
-  ~LlamaWorkspace() = default;
-
   std::vector<LlamaBlock<T>> blocks;  // of the layers that keep theirs
   LlamaBlock<T> block;                // of all others in turn
   std::vector<Buffer<T>> streams;     // the inputs of layers that are kept
@@ -61,6 +54,7 @@ struct LlamaWorkspace {
   Buffer<T> d_dropped;
   Buffer<T> d_head_input;
 
+  Index first_position = 0;  // of the batch, within a larger one: for dropout
   RotaryTable<T> rotary;
   std::vector<Index> positions;  // of every token within its sequence
   std::vector<Index> rows;       // those that have a target

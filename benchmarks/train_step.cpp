@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT
+//
+// A whole training step of a LLaMA decoder with adapters on all its linear layers: forward pass,
+// backward pass with loss, AdamW; and greedy decoding, one token at a time with a cache.
+//
+//   train_step --benchmark_filter='small/lora/train'
+//
+// Names: <size>/<adapter>/train and <size>/<adapter>/decode. Sizes: "small" has width 128, 4 layers
+// and 64 x 65 tokens, "large" width 768, 12 layers and 4 x 256 tokens. Counters, medians over the
+// iterations: forward_ms (of the loss alone, without a backward pass to come), backward_ms (the
+// rest of the gradient), optimizer_ms, step_ms, tokens_per_s, gflops (the products
+// that a step needs at least, twice their multiply-adds, a second), peak_mb of the process,
+// counted_mb (weights, adapters with gradients and moments, activations, counted by hand), loss.
+// benchmarks/peers has the same in PyTorch; scripts/compare_peers runs both in turn.
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "mora/adapters/full.hpp"
+#include "mora/adapters/lora.hpp"
+#include "mora/adapters/mora.hpp"
+#include "mora/models/llama/llama.hpp"
+#include "mora/operators/sharing.hpp"
+#include "mora/optim/adamw.hpp"
+
+namespace {
+
+using mora::Index;
+using mora::Token;
+using Clock = std::chrono::steady_clock;
+
+struct Size {
+  std::string name;
+  mora::LlamaConfig config;
+  Index sequences;
+  Index length;
+};
+
+const std::vector<Size> sizes = {
+    {"small",
+     {.vocab_size = 256,
+      .hidden_size = 128,
+      .intermediate_size = 344,
+      .num_hidden_layers = 4,
+      .num_attention_heads = 4},
+     64,
+     65},
+    {"large",
+     {.vocab_size = 32000,
+      .hidden_size = 768,
+      .intermediate_size = 2048,
+      .num_hidden_layers = 12,
+      .num_attention_heads = 12},
+     4,
+     256},
+};
+constexpr Index rank = 8;
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+/// The most memory that the process has had so far (Linux; else 0).
+double peak_mb() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0.0;
+}
+
+mora::Batch random_batch(const Size& size, mora::SplitMix64& generator) {
+  mora::Batch batch;
+  std::vector<Token> text(static_cast<std::size_t>(size.length) + 1);
+  for (Index s = 0; s < size.sequences; ++s) {
+    for (Token& token : text) {
+      token = static_cast<Token>(
+          mora::uniform_below(static_cast<std::uint64_t>(size.config.vocab_size), generator));
+    }
+    batch.add_window(text, 0, size.length);
+  }
+  return batch;
+}
+
+/// Multiply-adds a token of the frozen linear layers (without the head) and of the head.
+struct Work {
+  double layers;
+  double first_inputs;  // of layer 0's q, k and v: the gradient by their input is not needed
+  double head;
+  double attention;  // causal, half of the square
+
+  explicit Work(const Size& size) {
+    const mora::LlamaConfig& c = size.config;
+    const double hidden = double(c.hidden_size);
+    const double qkv = hidden * double(c.query_size() + 2 * c.key_value_size());
+    layers = double(c.num_hidden_layers) *
+             (qkv + hidden * double(c.query_size()) + 3 * hidden * double(c.intermediate_size));
+    first_inputs = qkv;
+    head = hidden * double(c.vocab_size);
+    attention = double(c.num_hidden_layers) * double(c.query_size()) * double(size.length + 1);
+  }
+  /// Forward and backward by inputs; attention's backward pass has five products for two.
+  [[nodiscard]] double step() const {
+    return 2 * layers - first_inputs + 2 * head + 3.5 * attention;
+  }
+};
+
+template <class Settings>
+void attach(mora::Llama<float>& model, const Settings& settings, mora::SplitMix64& generator) {
+  model.attach("adapter", settings, {.all_linear = true}, generator);
+  // A training that has begun.
+  model.visit_parameters([&](std::string_view name, auto& p) {
+    if (!name.ends_with(".A")) mora::fill_normal(p.value, 0.02, generator);
+  });
+}
+
+/// Numbers a token that an adapter keeps for its backward pass.
+template <class T, class Op>
+Index saved_by(const mora::MoraAdapter<T, Op>& adapter) {
+  return adapter.compressor().blocks() * adapter.side();
+}
+template <class T>
+Index saved_by(const mora::LoraAdapter<T>& adapter) {
+  return adapter.settings().rank;
+}
+
+/// Weights, adapters with gradients and two moments, what the layers keep, and the buffers that all
+/// of them share, in MB.
+double counted_mb(const Size& size, const mora::Llama<float>& model, Index saved_by_adapters) {
+  const mora::LlamaConfig& c = size.config;
+  double weights = 0;
+  for (const auto& tensor : model.tensors().all()) weights += double(tensor.rows * tensor.cols);
+  const double tokens = double(size.sequences * size.length);
+  const double kept = double(c.num_hidden_layers) *
+                      double(2 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
+                             2 * c.intermediate_size + c.num_attention_heads + 2);
+  const double shared = double(6 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
+                               2 * c.intermediate_size);
+  const double logits =
+      double(mora::detail::head_tile(c.vocab_size, size.sequences * size.length)) *
+      double(c.vocab_size);
+  return (weights + 4 * double(mora::parameter_count(model)) +
+          tokens * (kept + shared + double(saved_by_adapters)) + logits) *
+         4.0 / (1 << 20);
+}
+
+template <class Settings>
+void train(benchmark::State& state, const Size& size, const Settings& settings) {
+  mora::SplitMix64 generator(1);
+  mora::Llama<float> model(size.config, generator);
+  attach(model, settings, generator);
+  const mora::Batch batch = random_batch(size, generator);
+  mora::AdamW<float> optimizer({.learning_rate = 1e-4});
+  const double weight = 1.0 / double(batch.target_count());
+  std::vector<double> forward, backward, step, all;
+  double loss = 0;
+  const auto run = [&] {
+    mora::zero_gradients(model);
+    auto start = Clock::now();
+    (void)model.loss(batch);
+    forward.push_back(milliseconds_since(start));
+    start = Clock::now();
+    loss = model.accumulate_gradients(batch, weight).mean();
+    backward.push_back(milliseconds_since(start) - forward.back());
+    const auto last = Clock::now();
+    optimizer.step(model);
+    step.push_back(milliseconds_since(last));
+    all.push_back(milliseconds_since(start));
+  };
+  run();
+  run();
+  forward.clear(), backward.clear(), step.clear(), all.clear();
+  for (auto _ : state) {
+    run();
+    state.SetIterationTime(all.back() / 1000);
+  }
+  const double tokens = double(batch.positions());
+  state.counters["forward_ms"] = median(forward);
+  state.counters["backward_ms"] = median(backward);
+  state.counters["optimizer_ms"] = median(step);
+  state.counters["step_ms"] = median(all);
+  state.counters["tokens_per_s"] = 1000 * tokens / median(all);
+  state.counters["gflops"] = 2e-6 * tokens * Work(size).step() / median(all);
+  state.counters["peak_mb"] = peak_mb();
+  Index saved = 0;
+  for (const auto& tensor : model.tensors().all()) {
+    const auto* const adapter =
+        tensor.linear && tensor.layer >= 0 ? model.adapter("adapter", tensor.module()) : nullptr;
+    if (adapter) saved += saved_by(*adapter->template get_if<mora::AdapterOf<float, Settings>>());
+  }
+  state.counters["counted_mb"] = counted_mb(size, model, saved);
+  state.counters["parameters"] = double(mora::parameter_count(model));
+  state.counters["loss"] = loss;
+}
+
+template <class Settings>
+void decode(benchmark::State& state, const Size& size, const Settings& settings) {
+  mora::SplitMix64 generator(1);
+  mora::Llama<float> model(size.config, generator);
+  attach(model, settings, generator);
+  const mora::Batch batch = random_batch(size, generator);
+  constexpr Index prompt = 16;
+  constexpr Index tokens = 48;
+  mora::RowVector<float> logits;
+  mora::LlamaCache<float> cache = model.cache();
+  std::vector<double> times;
+  for (auto _ : state) {
+    cache.truncate(0);
+    model.next_logits(std::span(batch.tokens).first(prompt), cache, logits);
+    const auto start = Clock::now();
+    for (Index i = 0; i < tokens; ++i) {
+      Index best = 0;
+      logits.maxCoeff(&best);
+      const auto token = static_cast<Token>(best);
+      model.next_logits({&token, 1}, cache, logits);
+    }
+    times.push_back(milliseconds_since(start));
+    state.SetIterationTime(times.back() / 1000);
+  }
+  state.counters["decode_tokens_per_s"] = 1000 * double(tokens) / median(times);
+  state.counters["peak_mb"] = peak_mb();
+}
+
+template <class Settings>
+void register_adapter(const std::string& adapter, const Settings& settings) {
+  for (const Size& size : sizes) {
+    const std::string name = size.name + "/" + adapter;
+    benchmark::RegisterBenchmark((name + "/train").c_str(),
+                                 [&size, settings](auto& state) { train(state, size, settings); })
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark((name + "/decode").c_str(),
+                                 [&size, settings](auto& state) { decode(state, size, settings); })
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  register_adapter("lora", mora::LoraSettings{.rank = rank, .alpha = double(rank)});
+  register_adapter("sharing", mora::MoraSettings<mora::Sharing>{.rank = rank});
+  register_adapter("rotation", mora::MoraSettings<mora::Rotation>{.rank = rank});
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

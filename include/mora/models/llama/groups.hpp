@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/models/llama/head.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+/// A batch cut into groups of whole sequences, for threads that take a group each through all
+/// layers on their own: they wait for nobody, their activations stay in their caches, and only as
+/// many groups as there are threads need memory at a time. The cut depends on the batch alone, so
+/// neither do results depend on the number of threads.
+class SequenceGroups {
+ public:
+  /// Rows of a group: enough for a fast product, few enough for the cache.
+  static constexpr Index rows_wanted = 256;
+  /// With fewer groups all threads work on one product at a time instead.
+  static constexpr Index fewest = 4;
+
+  explicit SequenceGroups(const Batch& batch, bool whole) {
+    const Index wanted = std::min(batch.positions() / rows_wanted, batch.sequences());
+    if (whole || wanted < fewest) {
+      ends_.push_back(batch.sequences());
+      return;
+    }
+    for (Index s = 0; s < batch.sequences(); ++s) {
+      // A group ends where its share of the positions does.
+      const Index end = batch.starts[static_cast<std::size_t>(s) + 1];
+      const Index share = batch.positions() * (size() + 1) / wanted;
+      if (end >= share || s + 1 == batch.sequences()) ends_.push_back(s + 1);
+    }
+  }
+  [[nodiscard]] Index size() const { return std::ssize(ends_); }
+  /// The sequences of a group, into memory that is reused; returns the first position.
+  Index copy(const Batch& batch, Index group, Batch& into) const {
+    const Index first = group == 0 ? 0 : ends_[static_cast<std::size_t>(group) - 1];
+    const Index end = ends_[static_cast<std::size_t>(group)];
+    const Index from = batch.starts[static_cast<std::size_t>(first)];
+    const Index to = batch.starts[static_cast<std::size_t>(end)];
+    into.tokens.assign(batch.tokens.begin() + from, batch.tokens.begin() + to);
+    into.targets.assign(batch.targets.begin() + from, batch.targets.begin() + to);
+    into.starts.clear();
+    for (Index s = first; s <= end; ++s) {
+      into.starts.push_back(batch.starts[static_cast<std::size_t>(s)] - from);
+    }
+    return from;
+  }
+
+ private:
+  std::vector<Index> ends_;  // [groups]: the sequence behind the last one
+};
+
+/// Workspaces that passes borrow, one for each that runs at the same time.
+template <Real T>
+class WorkspacePool {
+ public:
+  struct Item {
+    LlamaWorkspace<T> work;
+    Batch batch;
+  };
+  WorkspacePool() = default;
+  WorkspacePool(const WorkspacePool&) {}  // a copy of a model has none of its memory
+  WorkspacePool& operator=(const WorkspacePool&) {
+    clear();
+    return *this;
+  }
+
+  template <class F>
+  void borrow(const F& f) {
+    std::unique_ptr<Item> item = take();
+    f(*item);
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(item));
+  }
+  void clear() { free_.clear(); }
+
+ private:
+  std::unique_ptr<Item> take() {
+    const std::lock_guard lock(mutex_);
+    if (free_.empty()) {
+      free_.reserve(++made_);  // that giving back does not fail
+      return std::make_unique<Item>();
+    }
+    std::unique_ptr<Item> item = std::move(free_.back());
+    free_.pop_back();
+    return item;
+  }
+
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Item>> free_;
+  std::size_t made_ = 0;
+};
+
+/// The training pass over a batch. Groups are dealt out to lanes, which have copies of the
+/// adapters: their gradients are added up in the lanes' order at the end.
+template <Real T>
+class LlamaTraining {
+ public:
+  /// Those of adapters that have changed other than in their numbers.
+  void forget_adapters() { lanes_.clear(); }
+  void forget_memory() {
+    pool_.clear();
+    lanes_.clear();
+  }
+
+  /// Adds to the gradients of `set`, of which `parts` are; all or nothing.
+  LossSum run(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set, const Batch& batch,
+              double weight, Keep keep, const DropoutStream& dropout) {
+    const SequenceGroups groups(batch, !worth_copies(parts, set, batch));
+    if (groups.size() == 1) {
+      LossSum loss;
+      pool_.borrow([&](auto& item) {
+        item.work.first_position = 0;
+        loss = run_group(parts, set, batch, weight, keep, dropout, item.work);
+      });
+      return loss;
+    }
+    prepare_lanes(set, std::min(most_lanes, groups.size()));
+    losses_.assign(static_cast<std::size_t>(groups.size()), {});
+    const Index lanes = std::ssize(lanes_);
+    parallel_pieces(lanes, 1, [&](Index lane, Index) {
+      LlamaAdapterSet<T>& copy = lanes_[static_cast<std::size_t>(lane)];
+      LlamaParts<T> own = parts;
+      own.set = &copy;
+      for (Index group = lane; group < groups.size(); group += lanes) {
+        pool_.borrow([&](auto& item) {
+          item.work.first_position = groups.copy(batch, group, item.batch);
+          losses_[static_cast<std::size_t>(group)] =
+              run_group(own, copy, item.batch, weight, keep, dropout, item.work);
+        });
+      }
+    });
+    add_gradients(set);
+    LossSum total;
+    for (const LossSum& loss : losses_) total += loss;
+    return total;
+  }
+
+ private:
+  static constexpr Index most_lanes = 8;
+
+  static LossSum run_group(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set, const Batch& batch,
+                           double weight, Keep keep, const DropoutStream& dropout,
+                           LlamaWorkspace<T>& work) {
+    const LlamaNeeds needs(parts);
+    LlamaForward<T>(parts, work, &dropout).run(batch, needs, keep, nullptr);
+    LlamaBackward<T> backward(parts, set, work, &dropout);
+    const LossSum loss =
+        head_loss(parts, work, batch, &dropout, &backward, &set, weight, needs.hidden);
+    backward.run(batch, needs, keep);
+    return loss;
+  }
+
+  /// Whether the copies take less memory than the activations that need not be kept.
+  [[nodiscard]] static bool worth_copies(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set,
+                                         const Batch& batch) {
+    Index parameters = 0;
+    set.visit([&](std::string_view, const Parameter<T>& p) { parameters += p.value.size(); });
+    const LlamaConfig& c = parts.config;
+    const Index kept = c.num_hidden_layers * (2 * c.hidden_size + 2 * c.query_size() +
+                                              2 * c.key_value_size() + 2 * c.intermediate_size);
+    return 2 * most_lanes * parameters <= kept * batch.positions();
+  }
+
+  /// The adapters' numbers of now, in memory that is there from the second step on.
+  void prepare_lanes(LlamaAdapterSet<T>& set, Index count) {
+    if (std::ssize(lanes_) != count) {
+      lanes_.clear();
+      lanes_.assign(static_cast<std::size_t>(count), set);
+    }
+    for (LlamaAdapterSet<T>& lane : lanes_) {
+      for_each_pair(set, lane, [](const Parameter<T>& from, Parameter<T>& to) {
+        to.value = from.value;
+        to.gradient.setZero();
+      });
+    }
+  }
+
+  void add_gradients(LlamaAdapterSet<T>& set) {
+    // Nothing can fail once all of them are there.
+    set.visit([](std::string_view, Parameter<T>& p) { (void)gradient_of(p); });
+    for (LlamaAdapterSet<T>& lane : lanes_) {
+      for_each_pair(lane, set, [](const Parameter<T>& from, Parameter<T>& to) {
+        if (from.gradient.size() != 0) to.gradient += from.gradient;
+      });
+    }
+  }
+
+  /// The parameters of two sets that are copies of each other.
+  template <class F>
+  static void for_each_pair(LlamaAdapterSet<T>& from, LlamaAdapterSet<T>& to, const F& f) {
+    for (std::size_t place = 0; place < from.linear.size(); ++place) {
+      if (from.linear[place]) {
+        const auto& sources = from.linear[place]->adapter.parameters();
+        const auto& targets = to.linear[place]->adapter.parameters();
+        for (std::size_t i = 0; i < sources.size(); ++i) {
+          f(*sources[i].parameter, *targets[i].parameter);
+        }
+      } else if (from.trained[place]) {
+        f(from.trained[place]->parameter, to.trained[place]->parameter);
+      }
+    }
+  }
+
+  WorkspacePool<T> pool_;
+  std::vector<LlamaAdapterSet<T>> lanes_;
+  std::vector<LossSum> losses_;
+};
+
+}  // namespace mora::inline MORA_ABI::detail
