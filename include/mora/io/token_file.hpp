@@ -13,8 +13,8 @@
 
 namespace mora::inline MORA_ABI {
 
-/// How a file stores tokens: as little-endian numbers, one after another, without a header. That is
-/// what nanoGPT and llm.c's older tools write.
+/// How a file stores tokens: as little-endian numbers, one after another, without a header, as
+/// nanoGPT does.
 enum class TokenType { uint16, uint32 };
 
 namespace detail {
