@@ -38,6 +38,40 @@ function(mora_require_eigen)
   set(mora_fetched_eigen "${mora_eigen_SOURCE_DIR}" PARENT_SCOPE)
 endfunction()
 
+# Defines nlohmann_json::nlohmann_json unless it exists already.
+function(mora_require_json)
+  if(NOT TARGET nlohmann_json::nlohmann_json)
+    find_package(nlohmann_json CONFIG QUIET GLOBAL)
+  endif()
+
+  if(TARGET nlohmann_json::nlohmann_json)
+    if(DEFINED nlohmann_json_VERSION AND nlohmann_json_VERSION VERSION_LESS 3.10)
+      message(
+        FATAL_ERROR
+          "mora::io works with nlohmann/json 3.10 or later, but version ${nlohmann_json_VERSION} "
+          "was found in '${nlohmann_json_DIR}'. Set nlohmann_json_DIR to another one, set "
+          "CMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON to have 3.11.3 downloaded, or set "
+          "MORA_IO=OFF.")
+    endif()
+    return()
+  endif()
+
+  include(FetchContent)
+  FetchContent_Declare(
+    mora_json
+    URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
+    URL_HASH SHA256=d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d
+    DOWNLOAD_EXTRACT_TIMESTAMP FALSE
+    # Unpack only: a target of its own build could not be part of the installed mora::io.
+    SOURCE_SUBDIR unpack-only)
+  message(STATUS "mora: no nlohmann/json installed, downloading 3.11.3")
+  FetchContent_MakeAvailable(mora_json)
+  add_library(nlohmann_json::nlohmann_json INTERFACE IMPORTED GLOBAL)
+  target_include_directories(nlohmann_json::nlohmann_json
+                             INTERFACE "${mora_json_SOURCE_DIR}/include")
+  set(mora_fetched_json "${mora_json_SOURCE_DIR}" PARENT_SCOPE)
+endfunction()
+
 # Defines GTest::gtest_main.
 function(mora_require_googletest)
   if(NOT TARGET GTest::gtest_main)

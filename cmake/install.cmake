@@ -7,6 +7,11 @@ set(mora_pkgconfig_dir "${CMAKE_INSTALL_DATADIR}/pkgconfig")
 
 install(TARGETS mora EXPORT mora-targets FILE_SET HEADERS)
 install(EXPORT mora-targets NAMESPACE mora:: DESTINATION "${mora_config_dir}")
+if(MORA_IO)
+  # Apart, so that who has no nlohmann/json can use the rest.
+  install(TARGETS mora_io EXPORT mora-io-targets FILE_SET HEADERS)
+  install(EXPORT mora-io-targets NAMESPACE mora:: DESTINATION "${mora_config_dir}")
+endif()
 
 configure_package_config_file(
   cmake/mora-config.cmake.in "${PROJECT_BINARY_DIR}/mora-config.cmake"

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#if !__has_include(<unistd.h>)
+#error "mora/io/atomic_file.hpp: files are written by POSIX calls, which this system does not have"
+#endif
+
+#include <csignal>
+#include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "mora/io/descriptor.hpp"
+#include "mora/io/error.hpp"
+
+namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+/// Holds back the signal by which the system ends a process that writes beyond its limit of a
+/// file's size, so that the call fails instead (EFBIG). For the calling thread alone.
+class HoldSizeSignal {
+ public:
+  HoldSizeSignal() : pending_before_(pending()) {
+    const sigset_t set = size_signal();
+    ::pthread_sigmask(SIG_BLOCK, &set, &before_);
+  }
+  HoldSizeSignal(const HoldSizeSignal&) = delete;
+  HoldSizeSignal& operator=(const HoldSizeSignal&) = delete;
+  ~HoldSizeSignal() {
+    if (!pending_before_ && pending()) {
+      const sigset_t set = size_signal();
+      int taken = 0;
+      ::sigwait(&set, &taken);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  static sigset_t size_signal() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGXFSZ);
+    return set;
+  }
+  static bool pending() {
+    sigset_t set;
+    sigemptyset(&set);
+    ::sigpending(&set);
+    return sigismember(&set, SIGXFSZ) == 1;
+  }
+  bool pending_before_;
+  sigset_t before_{};
+};
+
+}  // namespace detail
+
+/// A file that appears whole or not at all. It is written under another name beside its target,
+/// brought to the disk, and renamed by commit(); without that it vanishes. Until the renaming the
+/// target is what it was, whatever fails: a full disk, a limit, a crash.
+///
+/// The new file has the rights of any new one (0666 less the umask). A symbolic link as the target
+/// is replaced, and the file that it names left alone; so are the other names of a file with
+/// several. A process that is killed leaves a ".mora-<process>-<number>.tmp" behind, which nothing
+/// ever reads.
+class AtomicFile {
+ public:
+  /// Throws FileError where there can be no such file, and for a folder, pipe or device.
+  explicit AtomicFile(const std::filesystem::path& target) : target_(absolute(target)) {
+    require_replaceable();
+    // The system says which names are taken, by other threads and by processes that died.
+    constexpr int most_names = 10'000;
+    const std::string prefix = detail::concat(".mora-", ::getpid(), "-");
+    for (int number = 0; number < most_names; ++number) {
+      temporary_ = target_.parent_path() / detail::concat(prefix, number, ".tmp");
+      detail::Descriptor file(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
+      const int code = errno;
+      if (file.is_open()) {
+        file_ = std::move(file);
+        return;
+      }
+      if (code != EEXIST) throw FileError(target_, "cannot make a file beside it", code);
+    }
+    throw FileError(target_, detail::concat("all names ", prefix, "0.tmp to ", prefix,
+                                            most_names - 1, ".tmp beside it are taken"));
+  }
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  ~AtomicFile() { discard(); }
+
+  /// Throws FileError where the system refuses, after which there is nothing left to commit;
+  /// StateError after that and after commit().
+  void write(std::span<const std::byte> bytes) {
+    require_open();
+    const detail::HoldSizeSignal hold;
+    if (!detail::write_fully(*file_, bytes)) fail("cannot write", errno);
+  }
+
+  /// Puts the file in its place for good. Throws like write(). One failure comes after the renaming
+  /// (the text says so): the new file is whole and in its place, but a loss of power may still
+  /// bring the old one back.
+  void commit() {
+    require_open();
+    // A failed fsync is never tried again: the system may have dropped the data, and would say yes.
+    if (::fsync(file_->number()) != 0) fail("cannot bring to the disk", errno);
+    if (!file_->close()) fail("cannot close", errno);
+    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot rename to it", errno);
+    file_.reset();
+    const detail::Descriptor folder(target_.parent_path().c_str(), O_RDONLY | O_DIRECTORY);
+    // EINVAL: a file system that cannot do it for folders.
+    if (!folder.is_open() || (::fsync(folder.number()) != 0 && errno != EINVAL)) {
+      throw FileError(target_, "is in its place, but its folder cannot be brought to the disk",
+                      errno);
+    }
+  }
+
+ private:
+  /// The working folder may change before commit().
+  [[nodiscard]] static std::filesystem::path absolute(const std::filesystem::path& target) {
+    std::error_code error;
+    std::filesystem::path path = std::filesystem::absolute(target, error);
+    if (error) throw FileError(target, "cannot find the working folder", error.value());
+    if (!path.has_filename()) throw FileError(target, "expected the name of a file");
+    return path;
+  }
+
+  void require_replaceable() const {
+    struct stat status {};
+    if (::lstat(target_.c_str(), &status) != 0)
+      return;  // nothing there, or open() will say why not
+    if (S_ISDIR(status.st_mode)) throw FileError(target_, "cannot write", EISDIR);
+    if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
+      throw FileError(target_, "expected a regular file, found a pipe, socket or device");
+    }
+  }
+
+  void require_open() const {
+    if (!file_)
+      throw StateError(detail::concat(target_.string(), ": committed or given up before"));
+  }
+
+  [[noreturn]] void fail(const char* doing, int code) {
+    discard();
+    throw FileError(target_, doing, code);
+  }
+
+  void discard() noexcept {
+    if (!file_) return;
+    file_.reset();
+    ::unlink(temporary_.c_str());
+  }
+
+  std::filesystem::path target_;
+  std::filesystem::path temporary_;
+  std::optional<detail::Descriptor> file_;  // until it is renamed or removed
+};
+
+}  // namespace mora::inline MORA_ABI
