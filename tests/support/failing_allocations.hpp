@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <new>
 #include <thread>
 
@@ -42,6 +43,11 @@ long fail_each_allocation(const F& call, const Check& check, Keeps keeps = Keeps
     const Outcome outcome = run_with_failure(k, call);
     if (outcome == Outcome::done) return k - 1;
     if (keeps == Keeps::nothing) {
+      // OpenMP's threads give their working memory back some time after the call's thread has
+      // ended.
+      for (int wait = 0; live_allocations() != before && wait < 5000; ++wait) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
       EXPECT_EQ(live_allocations(), before) << "allocation " << k << " leaks";
     }
     SCOPED_TRACE(testing::Message() << "allocation " << k);
