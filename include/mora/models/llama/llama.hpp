@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/adapters/full.hpp"
 #include "mora/core/random.hpp"
 #include "mora/models/llama/head.hpp"
 #include "mora/models/targets.hpp"
