@@ -100,9 +100,9 @@ class LlamaForward {
     feed_forward(layer, state, y, kept);
   }
 
-  /// y += the adapted layer at `place`.
+  /// y += the adapted layer at `place`. Dropout needs to know which rows of the pass these are.
   void add_linear(std::size_t place, const ConstMap<T>& x, MutableMap<T> y,
-                  typename AnyAdapter<T>::SavedPointer* saved) {
+                  typename AnyAdapter<T>::SavedPointer* saved, Index first_row = 0) {
     const FrozenLinear<T>& base = parts_.weights[place];
     const AdaptedModule<T>* const module = parts_.adapter(place);
     if (!module) {
@@ -110,7 +110,7 @@ class LlamaForward {
     } else if (dropout_ && module->dropout > 0.0) {
       base.add_forward(x, y);
       MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
-      DropoutMask(*dropout_, place, module->dropout).template apply<false>(x, dropped);
+      DropoutMask(*dropout_, place, module->dropout).template apply<false>(first_row, x, dropped);
       module->adapter.add_forward(as_const(dropped), y, saved);
     } else {
       module->adapter.add_forward(base, x, y, saved);
