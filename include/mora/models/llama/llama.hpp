@@ -69,12 +69,18 @@ class Llama {
   /// modules that `targets` names, under `name`, and switches that on. To a name that exists they
   /// are added: so modules may have adapters of different kinds. FullSettings may also name norms
   /// and the embedding, which then train as copies. `dropout` in [0, 1): on the adapters' inputs,
-  /// in training. Throws ArgumentError where nothing matches, or a module has an adapter of that
-  /// name already.
+  /// in training. Throws ArgumentError where nothing matches, a module has an adapter of that name
+  /// already, or lm_head is named and is the embedding.
   template <class Settings, Generator64 G>
   void attach(const std::string& name, const Settings& settings, const Targets& targets,
               G& generator, double dropout = 0.0) {
     require_unmerged("attach");
+    if (name.empty()) throw ArgumentError("attach: the name is empty");
+    if (config_.tie_word_embeddings && targets.matches("lm_head", false, -1)) {
+      throw ArgumentError(
+          "attach: lm_head is the embedding (tie_word_embeddings) and has no adapter of its own; "
+          "FullSettings on model.embed_tokens train both");
+    }
     if (!(dropout >= 0.0 && dropout < 1.0)) {
       throw ArgumentError(detail::concat("dropout: expected 0 <= dropout < 1, found ", dropout));
     }
@@ -92,8 +98,9 @@ class Llama {
       any = true;
     }
     if (!any) throw ArgumentError(nothing_matches());
+    std::string active = name;  // after this nothing can fail half-way
     sets_.insert_or_assign(name, std::move(set));
-    active_ = name;
+    active_ = std::move(active);
   }
   template <class Settings>
   void attach(const std::string& name, const Settings& settings, const Targets& targets) {
@@ -303,6 +310,7 @@ class Llama {
     const LlamaTensor& tensor = tensors_[place];
     if (!tensor.linear) {
       if constexpr (std::same_as<Settings, FullSettings>) {
+        if (dropout > 0.0) throw no_dropout(tensor);
         set.trained[place] = {{Matrix<T>(weights_[place].weight()), {}}, tensor.name};
         return;
       }
@@ -318,12 +326,17 @@ class Llama {
     };
     detail::AdaptedModule<T> module{AnyAdapter<T>(make()), dropout, {}};
     if (dropout > 0.0 && !module.adapter.additive()) {
-      throw ArgumentError("dropout: this adapter is no addition to the frozen layer");
+      throw no_dropout(tensor);
     }
     for (const auto& parameter : module.adapter.parameters()) {
       module.names.push_back(detail::concat(tensor.module(), ".", parameter.name));
     }
     set.linear[place] = std::move(module);
+  }
+
+  [[nodiscard]] static ArgumentError no_dropout(const LlamaTensor& tensor) {
+    return ArgumentError(detail::concat("dropout: expected 0 on ", tensor.module(),
+                                        ", as its adapter is no addition to what is frozen"));
   }
 
   template <class S, class F>
