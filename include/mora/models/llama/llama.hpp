@@ -45,10 +45,7 @@ class Llama {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const LlamaTensor& tensor = tensors_[i];
       const ConstMap<T> weight = weights_[i].weight();
-      if (weight.rows() != tensor.rows || weight.cols() != tensor.cols) {
-        throw ShapeError(detail::concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols,
-                                        ", found ", weight.rows(), " x ", weight.cols()));
-      }
+      require_shape(tensor, weight.rows(), weight.cols());
     }
   }
 
@@ -255,12 +252,13 @@ class Llama {
   bool merge() {
     const Set* const set = active_set();
     if (merged() || !set) return false;
+    require_shapes(*set);
     std::vector<FrozenLinear<T>> result = weights_;
     for (std::size_t place = 0; place < tensors_.size(); ++place) {
       if (const auto& module = set->linear[place]) {
         result[place] = merged_module(place, module->adapter);
       } else if (const auto& trained = set->trained[place]) {
-        result[place] = FrozenLinear<T>(Matrix<T>(trained->parameter.value));
+        result[place] = merged_tensor(place, trained->parameter.value);
       }
     }
     frozen_ = std::exchange(weights_, std::move(result));
@@ -370,6 +368,37 @@ class Llama {
     }
   }
 
+  [[nodiscard]] FrozenLinear<T> merged_tensor(std::size_t place, const Matrix<T>& value) const {
+    if (!detail::all_finite(value)) {
+      throw NumericError(detail::concat(tensors_[place].module(),
+                                        ": merge: a number of the trained tensor is not finite"));
+    }
+    return Matrix<T>(value);
+  }
+
+  /// Parameters may be changed freely, so they may have been given another shape.
+  void require_shapes(const Set& set) const {
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      const LlamaTensor& tensor = tensors_[place];
+      if (const auto& module = set.linear[place]) {
+        try {
+          module->adapter.require_shapes();
+        } catch (const ShapeError& error) {
+          throw ShapeError(detail::concat(tensor.module(), ": ", error.what()));
+        }
+        require_shape(tensor, module->adapter.out_features(), module->adapter.in_features());
+      } else if (const auto& trained = set.trained[place]) {
+        require_shape(tensor, trained->parameter.value.rows(), trained->parameter.value.cols());
+      }
+    }
+  }
+  static void require_shape(const LlamaTensor& tensor, Index rows, Index cols) {
+    if (rows != tensor.rows || cols != tensor.cols) {
+      throw ShapeError(detail::concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols,
+                                      ", found ", rows, " x ", cols));
+    }
+  }
+
   [[nodiscard]] const Set& set_of(const std::string& name) const {
     const auto set = sets_.find(name);
     if (set == sets_.end()) {
@@ -394,7 +423,10 @@ class Llama {
   }
 
   [[nodiscard]] detail::LlamaParts<T> parts() const {
-    return {config_, tensors_, weights_, merged() ? nullptr : active_set()};
+    if (weights_.empty()) throw StateError("model: used after it was moved from");
+    const Set* const set = merged() ? nullptr : active_set();
+    if (set) require_shapes(*set);
+    return {config_, tensors_, weights_, set};
   }
   /// Calls `f(forward, work, parts)` with the final norm's output in work.hidden.
   template <class F>
