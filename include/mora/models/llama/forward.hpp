@@ -39,8 +39,21 @@ template <class Map>
   return columns_of(x, head * config.head_size(), config.head_size());
 }
 
-/// Positions of a batch's tokens within their sequences, and the turns that belong to them. Throws
-/// ArgumentError for a sequence that is longer than the model's positions.
+/// Throws what Batch::validate throws, and ArgumentError for a sequence that is longer than the
+/// model's positions: before memory is asked for.
+inline void require_batch(const LlamaConfig& config, const Batch& batch, Index past) {
+  batch.validate(config.vocab_size);
+  for (Index s = 0; s < batch.sequences(); ++s) {
+    const Index length =
+        batch.starts[static_cast<std::size_t>(s) + 1] - batch.starts[static_cast<std::size_t>(s)];
+    if (length > config.max_position_embeddings - past) {
+      throw ArgumentError(concat("sequence ", s, ": expected at most max_position_embeddings = ",
+                                 config.max_position_embeddings, " tokens, found ", past + length));
+    }
+  }
+}
+
+/// Positions of a batch's tokens within their sequences, and the turns that belong to them.
 template <Real T>
 void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past,
                        LlamaWorkspace<T>& work) {
@@ -49,10 +62,6 @@ void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past
   for (Index s = 0; s < batch.sequences(); ++s) {
     const Index length =
         batch.starts[static_cast<std::size_t>(s) + 1] - batch.starts[static_cast<std::size_t>(s)];
-    if (length > config.max_position_embeddings - past) {
-      throw ArgumentError(concat("sequence ", s, ": expected at most max_position_embeddings = ",
-                                 config.max_position_embeddings, " tokens, found ", past + length));
-    }
     longest = std::max(longest, length);
     for (Index i = 0; i < length; ++i) work.positions.push_back(past + i);
   }
@@ -67,7 +76,8 @@ class LlamaForward {
   LlamaForward(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const DropoutStream* dropout)
       : parts_(parts), work_(work), dropout_(dropout) {}
 
-  /// The final norm's output [positions, hidden], in work.hidden. Arguments were checked.
+  /// The final norm's output [positions, hidden], in work.hidden. Arguments were checked. Keys and
+  /// values go behind the cache's tokens; whoever calls advances it when nothing can fail any more.
   void run(const Batch& batch, const LlamaNeeds& needs, Keep keep, LlamaCache<T>* cache) {
     const Index rows = batch.positions();
     prepare_positions(config(), batch, cache ? cache->length() : 0, work_);
@@ -86,7 +96,6 @@ class LlamaForward {
                 stream(layer + 1).shape(rows, config().hidden_size),
                 kept ? work_.blocks[layer] : work_.block, kept, cache);
     }
-    if (cache) cache->advance(rows);
     rms_norm(as_const(work_.last_stream.map()), parts_.vector(parts_.tensors.norm()),
              config().rms_norm_eps, work_.hidden.shape(rows, config().hidden_size),
              work_.inverse.shape(rows, 1).data());

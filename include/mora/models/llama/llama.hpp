@@ -163,8 +163,9 @@ class Llama {
 
   /// [positions, vocabulary]: what the model expects after each token.
   [[nodiscard]] Matrix<T> logits(const Batch& batch) const {
-    Matrix<T> logits(batch.positions(), config_.vocab_size);
+    Matrix<T> logits;
     infer(batch, [&](auto& forward, auto& work, const auto& parts) {
+      logits.resize(batch.positions(), config_.vocab_size);
       detail::head_logits(parts, forward, detail::as_const(work.hidden.map()),
                           detail::map_of(logits), nullptr);
     });
@@ -184,7 +185,8 @@ class Llama {
     return {config_.num_hidden_layers, config_.key_value_size()};
   }
   /// Logits after the last of `tokens`, which continue the sequence in the cache. Once warmed up it
-  /// allocates nothing. Throws ArgumentError for a sequence longer than max_position_embeddings.
+  /// allocates nothing. Throws ArgumentError for a sequence longer than max_position_embeddings,
+  /// ShapeError for the cache of another model; the cache is then as it was.
   void next_logits(std::span<const Token> tokens, LlamaCache<T>& cache,
                    RowVector<T>& logits) const {
     detail::LlamaWorkspace<T>& work = cache.workspace();
@@ -193,8 +195,9 @@ class Llama {
     batch.tokens.assign(tokens.begin(), tokens.end());
     batch.targets.assign(tokens.size(), ignored);
     batch.starts.push_back(batch.positions());
-    batch.validate(config_.vocab_size);
     const detail::LlamaParts<T> parts = this->parts();
+    cache.require_layers(config_.num_hidden_layers, config_.key_value_size());
+    detail::require_batch(config_, batch, cache.length());
     detail::LlamaForward<T> forward(parts, work, nullptr);
     cache.reserve(cache.length() + batch.positions());
     forward.run(batch, {}, detail::Keep::nothing, &cache);
@@ -204,6 +207,7 @@ class Llama {
         parts, forward, detail::rows_of(hidden, hidden.rows() - 1, 1),
         MutableMap<T>(logits.data(), 1, logits.size(), Eigen::OuterStride<>(logits.size())),
         nullptr);
+    cache.advance(batch.positions());
   }
 
   /// @}
