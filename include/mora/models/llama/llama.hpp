@@ -221,9 +221,11 @@ class Llama {
     require_unmerged("accumulate_gradients");
     Set* const set = active_set();
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
-    batch.validate(config_.vocab_size);
     const detail::LlamaParts<T> parts = this->parts();
-    const detail::LlamaNeeds needs(parts);
+    detail::require_batch(config_, batch, 0);
+    detail::GradientGuard<T> guard([&](const auto& f) { visit(*set, f); }, work_.gradients);
+    const detail::LlamaNeeds& needs = work_.needs;
+    work_.needs.find(parts);
     const detail::Keep keep = recompute_ ? detail::Keep::streams : detail::Keep::blocks;
     detail::LlamaForward<T> forward(parts, work_, &dropout_);
     forward.run(batch, needs, keep, nullptr);
@@ -231,6 +233,7 @@ class Llama {
     const LossSum loss =
         detail::head_loss(parts, work_, batch, &dropout_, &backward, set, weight, needs.hidden);
     backward.run(batch, needs, keep);
+    guard.release();
     ++dropout_.passes;
     return loss;
   }
@@ -435,8 +438,8 @@ class Llama {
   /// Calls `f(forward, work, parts)` with the final norm's output in work.hidden.
   template <class F>
   void infer(const Batch& batch, const F& f) const {
-    batch.validate(config_.vocab_size);
     const detail::LlamaParts<T> parts = this->parts();
+    detail::require_batch(config_, batch, 0);
     detail::LlamaWorkspace<T> work;
     detail::LlamaForward<T> forward(parts, work, nullptr);
     forward.run(batch, {}, detail::Keep::nothing, nullptr);

@@ -7,6 +7,7 @@
 #include "mora/core/buffer.hpp"
 #include "mora/models/batch.hpp"
 #include "mora/models/layers/rotary.hpp"
+#include "mora/models/llama/gradient_guard.hpp"
 #include "mora/models/llama/parts.hpp"
 
 namespace mora::inline MORA_ABI::detail {
@@ -66,6 +67,8 @@ struct LlamaWorkspace {
   std::vector<Index> rows;       // those that have a target
   std::vector<Token> targets;    // of those
   std::vector<double> losses;
+  LlamaNeeds needs;
+  GradientCopies<T> gradients;
 };
 
 }  // namespace mora::inline MORA_ABI::detail
