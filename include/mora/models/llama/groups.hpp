@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/models/llama/gradient_guard.hpp"
 #include "mora/models/llama/head.hpp"
 
 namespace mora::inline MORA_ABI::detail {
@@ -117,7 +118,9 @@ class LlamaTraining {
       LossSum loss;
       pool_.borrow([&](auto& item) {
         item.work.first_position = 0;
+        GradientGuard<T> guard([&](const auto& f) { set.visit(f); }, gradients_);
         loss = run_group(parts, set, batch, weight, keep, dropout, item.work);
+        guard.release();
       });
       return loss;
     }
@@ -148,7 +151,8 @@ class LlamaTraining {
   static LossSum run_group(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set, const Batch& batch,
                            double weight, Keep keep, const DropoutStream& dropout,
                            LlamaWorkspace<T>& work) {
-    const LlamaNeeds needs(parts);
+    LlamaNeeds& needs = work.needs;
+    needs.find(parts);
     LlamaForward<T>(parts, work, &dropout).run(batch, needs, keep, nullptr);
     LlamaBackward<T> backward(parts, set, work, &dropout);
     const LossSum loss =
@@ -211,6 +215,7 @@ class LlamaTraining {
   WorkspacePool<T> pool_;
   std::vector<LlamaAdapterSet<T>> lanes_;
   std::vector<LossSum> losses_;
+  GradientCopies<T> gradients_;
 };
 
 }  // namespace mora::inline MORA_ABI::detail
