@@ -37,15 +37,18 @@ struct LlamaConfig {
   void validate() const {
     constexpr Index most = Index{1} << 30;         // so that products of two can be counted
     constexpr Index most_layers = Index{1} << 20;  // so that a table of all tensors is no burden
-    const auto require_positive = [](const char* name, Index value, Index limit = most) {
+    const auto require_size = [](const char* name, Index value, Index limit) {
       if (value < 1 || value > limit) {
         throw ArgumentError(detail::concat(name, ": expected 1 to ", limit, ", found ", value));
       }
     };
+    const auto require_positive = [&](const char* name, Index value) {
+      require_size(name, value, most);
+    };
     require_positive("vocab_size", vocab_size);
     require_positive("hidden_size", hidden_size);
     require_positive("intermediate_size", intermediate_size);
-    require_positive("num_hidden_layers", num_hidden_layers, most_layers);
+    require_size("num_hidden_layers", num_hidden_layers, most_layers);
     require_positive("num_attention_heads", num_attention_heads);
     require_positive("max_position_embeddings", max_position_embeddings);
     require_positive("num_key_value_heads", key_value_heads());
