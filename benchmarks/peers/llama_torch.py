@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The PyTorch peer of the benchmark train_step: training steps of adapters on a frozen LLaMA decoder,
-and greedy decoding with a key/value cache. float32, random weights and tokens, adapters on all seven
-projections of every layer. Prints one line of JSON.
+"""The PyTorch peer of the benchmark train_step: training steps of adapters on a frozen LLaMA
+decoder, and greedy decoding with a key/value cache. float32, random weights and tokens, adapters on
+all seven projections of every layer. Prints one line of JSON.
 
 usage: llama_torch.py [--help] [options]    (needs torch alone)
 
-Every position of a sequence predicts a token. Times are medians over the steps; forward includes the
-loss. gflops counts what a step needs at least, twice its multiply-adds: the products of the frozen
-layers and the head forward and by their inputs, causal attention (half of its square) forward and
-backward, the adapters' products; nothing for embedding, norms, activations, or what does not depend
-on an adapter (the inputs of the first layer's q, k and v).
+Every position of a sequence predicts a token. Times are medians over the steps; forward includes
+the loss. cpu_ms is a step's processor time over all threads: with OMP_WAIT_POLICY=passive it says
+something on a machine that has other work too, where the other times do not.
+
+gflops counts what a step needs at least, twice its multiply-adds: the products of the frozen layers
+and the head, forward and by their inputs; causal attention (half of its square), forward and
+backward; the adapters' products. Nothing for embedding, norms and activations, nor for gradients
+that no adapter needs (by the inputs of the first layer's q, k and v).
 
 What makes it fast: q, k, v and gate, up are one product each; adapters add to the frozen layer's
-result in place and keep what their gradient needs, no more; C(x) is computed once for projections
-that share it; rotation turns M for each block, not the activations.
+result in place and keep what their gradient needs, no more; C(x) of sharing is computed once for
+projections of one size; rotation turns M for each block, not the activations.
 """
 
 import argparse
@@ -180,7 +183,7 @@ def mora_side(features, out, rank):
 
 
 class Sharing(torch.nn.Module):
-    """MoRA, type 1: one sum over strided groups of inputs, M, its result repeated over the outputs."""
+    """MoRA, type 1: sums over strided groups of inputs, M, the result repeated over the outputs."""
 
     def __init__(self, features, outs, rank):
         super().__init__()
@@ -466,7 +469,7 @@ def train(model, options, result):
     run = torch.compile(model) if options.compile else model
     times = []
     for _ in range(options.warm_up + options.steps):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         with torch.set_grad_enabled(bool(parameters)):
             loss = run(tokens, targets)
         forward = time.perf_counter()
@@ -477,11 +480,12 @@ def train(model, options, result):
             optimizer.step()
             optimizer.zero_grad()
         end = time.perf_counter()
-        times.append((forward - start, backward - forward, end - backward, end - start))
+        used = time.process_time() - used
+        times.append((forward - start, backward - forward, end - backward, end - start, used))
     medians = [1e3 * statistics.median(column) for column in zip(*times[options.warm_up :])]
-    names = ("forward_ms", "backward_ms", "optimizer_ms", "step_ms")
+    names = ("forward_ms", "backward_ms", "optimizer_ms", "step_ms", "cpu_ms")
     result |= {name: round(value, 3) for name, value in zip(names, medians)}
-    result["tokens_per_s"] = round(1e3 * tokens.numel() / medians[-1], 1)
+    result["tokens_per_s"] = round(1e3 * tokens.numel() / result["step_ms"], 1)
     result["gflops"] = round(gflops(model, options), 3)
     result["loss"] = loss.item()
 
