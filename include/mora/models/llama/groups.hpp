@@ -98,6 +98,22 @@ class WorkspacePool {
   std::size_t made_ = 0;
 };
 
+/// Inference over a batch, group by group: `f(forward, item, group, first)` with the final norm's
+/// output for the group's sequences, whose positions begin at `first`, in item.work.hidden.
+template <Real T, class F>
+void infer_groups(const LlamaParts<T>& parts, const Batch& batch, const F& f) {
+  const SequenceGroups groups(batch, false);
+  WorkspacePool<T> pool;
+  parallel_pieces(groups.size(), 1, [&](Index group, Index) {
+    pool.borrow([&](auto& item) {
+      const Index first = groups.copy(batch, group, item.batch);
+      LlamaForward<T> forward(parts, item.work, nullptr);
+      forward.run(item.batch, {}, Keep::nothing, nullptr);
+      f(forward, item, group, first);
+    });
+  });
+}
+
 /// The training pass over a batch. Groups are dealt out to lanes, which have copies of the
 /// adapters: their gradients are added up in the lanes' order at the end.
 template <Real T>

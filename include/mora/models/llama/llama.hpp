@@ -165,20 +165,27 @@ class Llama {
 
   /// [positions, vocabulary]: what the model expects after each token.
   [[nodiscard]] Matrix<T> logits(const Batch& batch) const {
-    Matrix<T> logits;
-    infer(batch, [&](auto& forward, auto& work, const auto& parts) {
-      logits.resize(batch.positions(), config_.vocab_size);
-      detail::head_logits(parts, forward, detail::as_const(work.hidden.map()),
-                          detail::map_of(logits), nullptr);
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::require_batch(config_, batch, 0);
+    Matrix<T> logits(batch.positions(), config_.vocab_size);
+    detail::infer_groups(parts, batch, [&](auto& forward, auto& item, Index, Index first) {
+      const ConstMap<T> hidden = detail::as_const(item.work.hidden.map());
+      detail::head_logits(parts, forward, hidden,
+                          detail::rows_of(detail::map_of(logits), first, hidden.rows()), nullptr);
     });
     return logits;
   }
   /// The losses of all positions that have a target.
   [[nodiscard]] LossSum loss(const Batch& batch) const {
-    LossSum sum;
-    infer(batch, [&](auto&, auto& work, const auto& parts) {
-      sum = detail::head_loss<T>(parts, work, batch, nullptr, nullptr, nullptr, 0.0, false);
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::require_batch(config_, batch, 0);
+    std::vector<LossSum> losses(static_cast<std::size_t>(batch.sequences()) + 1);  // by group
+    detail::infer_groups(parts, batch, [&](auto&, auto& item, Index group, Index) {
+      losses[static_cast<std::size_t>(group)] =
+          detail::head_loss<T>(parts, item.work, item.batch, nullptr, nullptr, nullptr, 0.0, false);
     });
+    LossSum sum;
+    for (const LossSum& loss : losses) sum += loss;
     return sum;
   }
 
@@ -415,17 +422,6 @@ class Llama {
     if (set) require_shapes(*set);
     return {config_, tensors_, weights_, set};
   }
-  /// Calls `f(forward, work, parts)` with the final norm's output in work.hidden.
-  template <class F>
-  void infer(const Batch& batch, const F& f) const {
-    const detail::LlamaParts<T> parts = this->parts();
-    detail::require_batch(config_, batch, 0);
-    detail::LlamaWorkspace<T> work;
-    detail::LlamaForward<T> forward(parts, work, nullptr);
-    forward.run(batch, {}, detail::Keep::nothing, nullptr);
-    f(forward, work, parts);
-  }
-
   LlamaConfig config_;
   LlamaTensors tensors_;
   std::vector<FrozenLinear<T>> weights_;  // merged ones while merged
