@@ -7,6 +7,8 @@
 #include "support/failing_allocations.hpp"
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/operators.hpp"
+#include "support/threads.hpp"
 
 namespace mora_tests {
 namespace {
@@ -155,24 +157,40 @@ TYPED_TEST(EveryLayer, MergesOrStaysAsItIs) {
             0);
 }
 
-TYPED_TEST(EveryLayer, MergesIntoMemoryOrLeavesIt) {
-  using T = typename TypeParam::Scalar;
-  const auto weight = random_numbers<T>(7, 9);
-  const mora::RowVector<T> bias = random_numbers<T>(1, 7);
-  const auto adapter = make_layer<TypeParam>(9, 7, 3).adapter();
+template <class Layer>
+void expect_merges_or_leaves(Index in, Index out) {
+  using T = typename Layer::Scalar;
+  const auto weight = random_numbers<T>(out, in);
+  const mora::RowVector<T> bias = random_numbers<T>(1, out);
+  const auto adapter = make_layer<Layer>(in, out, 3).adapter();
   for (const bool in_place : {true, false}) {
     Matrix<T> frozen = weight;
     Matrix<T> other = weight;
     Matrix<T>& target = in_place ? frozen : other;
-    TypeParam layer({frozen, bias}, adapter);
-    fail_each_allocation([&] { layer.merge_into(target); },
-                         [&] {
-                           EXPECT_FALSE(layer.merged());
-                           EXPECT_TRUE(same_bits(target, weight));
-                         });
+    Layer layer({frozen, bias}, adapter);
+    const long failures = fail_each_allocation(
+        [&] {
+          use_threads(4);
+          layer.merge_into(target);
+        },
+        [&] {
+          EXPECT_FALSE(layer.merged());
+          EXPECT_TRUE(same_bits(target, weight));
+        });
+    EXPECT_GT(failures, 0);
     EXPECT_FALSE(same_bits(target, weight));
     EXPECT_EQ(layer.merged(), in_place);
   }
+}
+
+TYPED_TEST(EveryLayer, MergesIntoMemoryOrLeavesIt) { expect_merges_or_leaves<TypeParam>(9, 7); }
+
+// Every thread takes working memory of its own.
+TYPED_TEST(EveryLayer, MergesIntoMemoryOnManyThreadsOrLeavesIt) {
+  expect_merges_or_leaves<TypeParam>(600, 700);
+}
+TEST(UsersOperator, MergesIntoMemoryOnManyThreadsOrLeavesIt) {
+  expect_merges_or_leaves<mora::MoraLinear<float, UsersOperator>>(600, 700);
 }
 
 TYPED_TEST(EveryLayer, IsSteppedInFullOrNotAtAll) {

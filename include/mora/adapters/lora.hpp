@@ -179,6 +179,8 @@ class LoraAdapter {
         detail::map_of(a_.value));
   }
 
+  void reserve_merge(Index rows) const { detail::reserve_product<T>(rows, in_features(), rank()); }
+
   /// An upper bound of the update's entries, and of B A that it is computed from.
   [[nodiscard]] double update_bound() const {
     return std::max(1.0, std::abs(settings_.scale())) * static_cast<double>(settings_.rank) *

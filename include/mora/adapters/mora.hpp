@@ -211,6 +211,15 @@ class MoraAdapter {
     }
   }
 
+  void reserve_merge(Index /*rows*/) const {
+    (void)detail::scratch<T, detail::ScaledRow>(side());
+    if constexpr (!names_sources) {
+      (void)detail::scratch<T, detail::UnitVector>(out_features());
+      (void)detail::scratch<T, detail::SourceEntries>(width());
+    }
+    if constexpr (!adds_blocks) (void)detail::scratch<T, detail::BlockProducts>(width());
+  }
+
   /// An upper bound of the update's entries; infinite when an operator does not tell its gain.
   [[nodiscard]] double update_bound() const {
     if constexpr (requires(const Compressor& c, const Decompressor& d) { c.gain() + d.gain(); }) {
@@ -227,6 +236,15 @@ class MoraAdapter {
     detail::require_factor<T>("scale", settings.scale);
     return settings;
   }
+
+  /// Which of the operators' optional members there are.
+  static constexpr bool names_sources = requires(const Decompressor& d) {
+    d.for_each_source(Index{0}, [](Index) {});
+  };
+  static constexpr bool adds_blocks =
+      requires(const Compressor& c, std::span<const T> z, std::span<T> x) {
+    c.add_block_adjoint(Index{0}, z, x);
+  };
 
   /// Tokens are treated in tiles, so that the working memory is bounded and stays in the cache.
   static constexpr Index tile_rows = 8192;
@@ -284,7 +302,7 @@ class MoraAdapter {
   /// Calls f(p, D(output, p)) for the entries of z that reach an output.
   template <class F>
   void for_each_source(Index output, const F& f) const {
-    if constexpr (requires { pair_.decompress.for_each_source(output, [](Index) {}); }) {
+    if constexpr (names_sources) {
       pair_.decompress.for_each_source(output, [&](Index entry) { f(entry, T(1)); });
     } else {
       MutableMap<T> unit = detail::scratch<T, detail::UnitVector>(1, out_features());
@@ -300,7 +318,7 @@ class MoraAdapter {
 
   /// x += C^T z for a z that is zero but for one block.
   void add_block(Index block, std::span<const T> z, std::span<T> x) const {
-    if constexpr (requires { pair_.compress.add_block_adjoint(block, z, x); }) {
+    if constexpr (adds_blocks) {
       pair_.compress.add_block_adjoint(block, z, x);
     } else {
       MutableMap<T> all = detail::scratch<T, detail::BlockProducts>(1, width());
