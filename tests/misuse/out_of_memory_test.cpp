@@ -45,6 +45,75 @@ TYPED_TEST(EveryLayer, IsNotMadeWithoutMemory) {
             1);
 }
 
+TYPED_TEST(EveryLayer, IsAssignedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  TypeParam source = make_layer<TypeParam>(20, 30, 3, 2);
+  TypeParam target = make_trained_layer<TypeParam>();
+  typename TypeParam::Saved saved;
+  (void)source.forward(random_numbers<T>(5, 20), saved);
+  (void)source.backward(random_numbers<T>(5, 30), saved);
+  source.merge();
+  const Bits before = bits_of(target);
+  EXPECT_GT(
+      fail_each_allocation([&] { target = source; }, [&] { EXPECT_EQ(bits_of(target), before); }),
+      3);
+  EXPECT_EQ(bits_of(target), bits_of(source));
+  source.unmerge();
+
+  TypeParam other = make_trained_layer<TypeParam>();
+  auto adapter = other.adapter();
+  EXPECT_GT(fail_each_allocation([&] { other.adapter() = source.adapter(); },
+                                 [&] { EXPECT_EQ(bits_of(other), before); }),
+            1);
+  other.adapter() = adapter;
+  EXPECT_EQ(bits_of(other), before);
+
+  mora::FrozenLinear<T> frozen = other.base();
+  EXPECT_GT(fail_each_allocation([&] { frozen = source.base(); },
+                                 [&] {
+                                   EXPECT_TRUE(same_bits(frozen.weight(), other.base().weight()));
+                                   EXPECT_TRUE(same_bits(frozen.bias(), other.base().bias()));
+                                 }),
+            0);
+}
+
+TYPED_TEST(EveryLayer, HasParametersThatAreAssignedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  mora::Parameter<T> target;
+  target.value = random_numbers<T>(2, 3);
+  target.gradient = random_numbers<T>(2, 3);
+  mora::Parameter<T> source = target;
+  source.value = random_numbers<T>(4, 5, 2);
+  source.gradient = random_numbers<T>(4, 5, 3);
+  EXPECT_EQ(fail_each_allocation([&] { target = source; },
+                                 [&] {
+                                   EXPECT_TRUE(same_bits(target.value, random_numbers<T>(2, 3)));
+                                   EXPECT_TRUE(same_bits(target.gradient, target.value));
+                                 }),
+            2);
+  EXPECT_TRUE(same_bits(target.gradient, source.gradient));
+}
+
+// The forward pass that it goes back through is still the one of before.
+TYPED_TEST(EveryLayer, HasSavedThatIsAssignedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  TypeParam layer = make_trained_layer<TypeParam>();
+  const auto dy = random_numbers<T>(5, 7);
+  typename TypeParam::Saved source;
+  typename TypeParam::Saved target;
+  (void)layer.forward(random_numbers<T>(2, 9), source);
+  (void)layer.forward(random_numbers<T>(5, 9), target);
+  const long failures = fail_each_allocation([&] { target = source; },
+                                             [&] {
+                                               TypeParam copy = layer;
+                                               typename TypeParam::Saved used = target;
+                                               (void)copy.backward(dy, used);
+                                             });
+  EXPECT_GT(failures, 0);
+  EXPECT_THROW((void)layer.backward(dy, target), mora::ShapeError);  // it is that of two tokens
+  (void)layer.backward(random_numbers<T>(2, 7), target);
+}
+
 TYPED_TEST(EveryLayer, InfersOrThrows) {
   using T = typename TypeParam::Scalar;
   const TypeParam layer = make_trained_layer<TypeParam>();

@@ -65,6 +65,12 @@ class FrozenLinear {
     bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
   }
 
+  FrozenLinear(const FrozenLinear&) = default;
+  FrozenLinear(FrozenLinear&&) = default;
+  FrozenLinear& operator=(const FrozenLinear& other) { return *this = FrozenLinear(other); }
+  FrozenLinear& operator=(FrozenLinear&&) = default;
+  ~FrozenLinear() = default;
+
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index out_features() const { return out_; }
   /// Empty when there is none.

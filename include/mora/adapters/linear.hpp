@@ -38,6 +38,11 @@ class AdaptedLinear {
   class Saved {
    public:
     Saved() = default;
+    Saved(const Saved&) = default;
+    Saved(Saved&&) = default;
+    Saved& operator=(const Saved& other) { return *this = Saved(other); }
+    Saved& operator=(Saved&&) = default;
+    ~Saved() = default;
 
    private:
     friend class AdaptedLinear;
@@ -63,6 +68,12 @@ class AdaptedLinear {
       : base_(std::move(base)), adapter_(std::move(adapter)) {
     require_usable();
   }
+
+  AdaptedLinear(const AdaptedLinear&) = default;
+  AdaptedLinear(AdaptedLinear&&) = default;
+  AdaptedLinear& operator=(const AdaptedLinear& other) { return *this = AdaptedLinear(other); }
+  AdaptedLinear& operator=(AdaptedLinear&&) = default;
+  ~AdaptedLinear() = default;
 
   [[nodiscard]] Index in_features() const { return base_.in_features(); }
   [[nodiscard]] Index out_features() const { return base_.out_features(); }

@@ -89,6 +89,11 @@ class LoraAdapter {
   template <Generator64 G>
   LoraAdapter(const FrozenLinear<T>& base, const Settings& settings, G& generator)
       : LoraAdapter(base.in_features(), base.out_features(), settings, generator) {}
+  LoraAdapter(const LoraAdapter&) = default;
+  LoraAdapter(LoraAdapter&&) = default;
+  LoraAdapter& operator=(const LoraAdapter& other) { return *this = LoraAdapter(other); }
+  LoraAdapter& operator=(LoraAdapter&&) = default;
+  ~LoraAdapter() = default;
 
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Index in_features() const { return a_.value.cols(); }

@@ -83,6 +83,11 @@ class MoraAdapter {
   }
   explicit MoraAdapter(const FrozenLinear<T>& base, const Settings& settings = {})
       : MoraAdapter(base.in_features(), base.out_features(), settings) {}
+  MoraAdapter(const MoraAdapter&) = default;
+  MoraAdapter(MoraAdapter&&) = default;
+  MoraAdapter& operator=(const MoraAdapter& other) { return *this = MoraAdapter(other); }
+  MoraAdapter& operator=(MoraAdapter&&) = default;
+  ~MoraAdapter() = default;
 
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Index side() const { return pair_.compress.side(); }
