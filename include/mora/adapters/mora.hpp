@@ -26,7 +26,6 @@ namespace detail {
 // What the scratch memory of a MoRA adapter is for.
 struct CompressedTile;
 struct ProductTile;
-struct GradientSum;
 struct UnitVector;
 struct SourceEntries;
 struct BlockProducts;
@@ -154,10 +153,15 @@ class MoraAdapter {
                     MutableMap<T>* dx) {
     detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
                          saved.compressed.cols());
-    MutableMap<T> dm = detail::gradient_of(m_);
-    // Aside at first: running out of memory must not leave a gradient of some tiles.
-    MutableMap<T> sum = detail::scratch<T, detail::GradientSum>(side(), side());
-    sum.setZero();
+    const MutableMap<T> dm = detail::gradient_of(m_);
+    // All memory first: running out of it must not leave a gradient of some tiles.
+    for_each_tile(dy.rows(), [&](Index, Index count) {
+      const Index rows = count * pair_.compress.blocks();
+      (void)detail::scratch<T, detail::CompressedTile>(count, width());
+      (void)detail::scratch<T, detail::ProductTile>(count, width());
+      detail::reserve_product<T>(side(), side(), rows);
+      detail::reserve_product<T>(rows, side(), side());
+    });
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
       for_each_token(count, out_features(), [&](Index i) {
@@ -166,7 +170,7 @@ class MoraAdapter {
       });
       const ConstMap<T> z = detail::rows_of(detail::map_of(saved.compressed), first, count);
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-          sum, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
+          dm, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
       if (!dx) return;
       MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
       product.setZero();
@@ -177,16 +181,15 @@ class MoraAdapter {
                                    span_of(detail::rows_of(*dx, first, count), i));
       });
     });
-    dm += sum;
   }
 
-  /// s M C [side, in] where there is one block: the rows that W's rows have added. Else null. It
-  /// is working memory of the thread that plans, and lives until that plans again.
+  /// s M C [side, in] where there is one block and it is small: the rows that W's rows have added.
+  /// Else null. It is working memory of the thread that plans, and lives until that plans again.
   struct MergePlan {
     T* source_rows = nullptr;
   };
   [[nodiscard]] MergePlan plan_merge() const {
-    if (pair_.compress.blocks() != 1) return {};
+    if (pair_.compress.blocks() != 1 || side() > detail::scratch_tile / in_features()) return {};
     const MergePlan plan{detail::scratch<T, detail::SourceRows>(side() * in_features())};
     MutableMap<T> rows = source_rows(plan);
     detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
@@ -287,7 +290,8 @@ class MoraAdapter {
 
   template <class F>
   void for_each_tile(Index tokens, const F& f) const {
-    const Index tile = std::max<Index>(1, tile_rows / pair_.compress.blocks());
+    const Index rows = std::min(tile_rows, detail::scratch_tile / side());
+    const Index tile = std::max<Index>(1, rows / pair_.compress.blocks());
     for (Index first = 0; first < tokens; first += tile) f(first, std::min(tile, tokens - first));
   }
 
