@@ -127,8 +127,7 @@ void forward(benchmark::State& state, Case c) {
   const Matrix x = random_matrix(c.tokens, c.in, 3);
   Matrix y(c.tokens, c.out);
   alternate(
-      state, [&] { layer.base().forward_into(mora::detail::map_of(x), mora::detail::map_of(y)); },
-      [&] { layer.forward(x, y); });
+      state, [&] { layer.base().forward(x, y); }, [&] { layer.forward(x, y); });
   state.counters["floor_pct"] = 100 * adapter_work(layer.adapter()) / double(c.in * c.out);
 }
 
@@ -143,9 +142,8 @@ void train(benchmark::State& state, Case c) {
   alternate(
       state,
       [&] {
-        layer.base().forward_into(mora::detail::map_of(x), mora::detail::map_of(y));
-        dx.setZero();
-        layer.base().add_backward(mora::detail::map_of(dy), mora::detail::map_of(dx));
+        layer.base().forward(x, y);
+        layer.base().backward(dy, dx);
       },
       [&] {
         layer.forward(x, saved, y);
@@ -188,8 +186,7 @@ void product(benchmark::State& state, Case c) {
   const Matrix x = random_matrix(c.tokens, c.in, 3);
   Matrix y(c.tokens, c.out);
   alternate(
-      state, [&] { y.noalias() = x * weight.transpose(); },
-      [&] { frozen.forward_into(mora::detail::map_of(x), mora::detail::map_of(y)); });
+      state, [&] { y.noalias() = x * weight.transpose(); }, [&] { frozen.forward(x, y); });
 }
 
 const std::vector<std::pair<Index, Index>> shapes = {

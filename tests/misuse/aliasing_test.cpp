@@ -34,6 +34,22 @@ TYPED_TEST(EveryLayer, RefusesToWriteOverItsInput) {
   EXPECT_TRUE(same_bits(x, before));
 }
 
+TEST(FrozenLinear, RefusesToWriteOverWhatItReads) {
+  Matrix<float> weight = random_numbers<float>(5, 5);
+  const Matrix<float> before = weight;
+  const mora::FrozenLinear<float> layer(weight);
+  Matrix<float> x = random_numbers<float>(5, 5);
+  const auto refused = [](const auto& call) {
+    EXPECT_TRUE(throws<ArgumentError>({"result", "overlaps"}, call));
+  };
+  refused([&] { layer.forward(x, x); });
+  refused([&] { layer.backward(x, x); });
+  refused([&] { layer.forward(x, weight); });
+  refused([&] { layer.backward(x, weight); });
+  EXPECT_TRUE(same_bits(weight, before));
+  EXPECT_TRUE(same_bits(x, random_numbers<float>(5, 5)));
+}
+
 TYPED_TEST(EveryLayer, RefusesAResultThatOverlapsABlockOfItsInput) {
   using T = typename TypeParam::Scalar;
   const TypeParam layer = make_layer<TypeParam>(4, 6);

@@ -87,7 +87,7 @@ template <Adapter A, class T>
 void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
                        MutableMap<T> y, typename A::Saved* saved) {
   if constexpr (A::additive) {
-    base.add_forward(x, y);
+    add_frozen_forward(base, x, y);
     adapter.add_forward(x, y, saved);
   } else {
     adapter.add_forward(base, x, y, saved);
@@ -99,7 +99,7 @@ template <Adapter A, class T>
 void add_backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
                         const ConstMap<T>& dy, const typename A::Saved& saved, MutableMap<T>* dx) {
   if constexpr (A::additive) {
-    if (dx) base.add_backward(dy, *dx);
+    if (dx) add_frozen_backward(base, dy, *dx);
     adapter.add_backward(x, dy, saved, dx);
   } else {
     adapter.add_backward(base, x, dy, saved, dx);

@@ -82,30 +82,22 @@ class FrozenLinear {
     return {data_.get(), out_, in_, Eigen::OuterStride<>(stride_)};
   }
 
-  /// Y [tokens, out]. 2 tokens in out operations.
+  /// Y [tokens, out] = X W^T + b. tokens in out multiply-adds. Throws ShapeError for other shapes,
+  /// and ArgumentError for a result that overlaps memory which is still read.
   [[nodiscard]] Matrix<T> forward(const MatrixView<T>& x) const {
-    detail::require_size("forward, columns of x (in_features)", in_, x.cols());
     Matrix<T> y(x.rows(), out_);
-    forward_into(x, detail::map_of(y));
+    forward(x, y);
     return y;
   }
+  void forward(const MatrixView<T>& x, MutableView<T> y) const;
 
-  /// The same for arguments that were checked: y = x W^T + b.
-  void forward_into(const ConstMap<T>& x, MutableMap<T> y) const {
-    y.setZero();
-    add_forward(x, y);
+  /// dX [tokens, in] = dY W, for dY [tokens, out]. Nothing is kept for it by a forward pass.
+  [[nodiscard]] Matrix<T> backward(const MatrixView<T>& dy) const {
+    Matrix<T> dx(dy.rows(), in_);
+    backward(dy, dx);
+    return dx;
   }
-  /// y += x W^T + b.
-  void add_forward(const ConstMap<T>& x, MutableMap<T> y) const {
-    if (bias_.size() != 0) y.rowwise() += bias_;
-    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(y, T(1), x,
-                                                                                weight());
-  }
-
-  /// dx += dy W.
-  void add_backward(const ConstMap<T>& dy, MutableMap<T> dx) const {
-    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(dx, T(1), dy, weight());
-  }
+  void backward(const MatrixView<T>& dy, MutableView<T> dx) const;
 
  private:
   void bind(const T* data, Index out, Index in, Index stride, std::shared_ptr<const void> owner,
@@ -130,5 +122,44 @@ class FrozenLinear {
   Index stride_ = 0;
   RowVector<T> bias_;
 };
+
+namespace detail {
+
+// For arguments that were checked.
+
+/// y += x W^T + b.
+template <class T>
+void add_frozen_forward(const FrozenLinear<T>& layer, const ConstMap<T>& x, MutableMap<T> y) {
+  if (layer.bias().size() != 0) y.rowwise() += layer.bias();
+  add_product<Operand::plain, Operand::transposed, T>(y, T(1), x, layer.weight());
+}
+
+/// dx += dy W.
+template <class T>
+void add_frozen_backward(const FrozenLinear<T>& layer, const ConstMap<T>& dy, MutableMap<T> dx) {
+  add_product<Operand::plain, Operand::plain, T>(dx, T(1), dy, layer.weight());
+}
+
+}  // namespace detail
+
+template <Real T>
+void FrozenLinear<T>::forward(const MatrixView<T>& x, MutableView<T> y) const {
+  const ConstMap<T> w = weight();
+  detail::require_size("forward, columns of x (in_features)", in_, x.cols());
+  MutableMap<T> result = detail::checked_result<T>(y, x.rows(), out_, x);
+  detail::require_disjoint("result", detail::as_const(result), w);
+  result.setZero();
+  detail::add_frozen_forward<T>(*this, x, result);
+}
+
+template <Real T>
+void FrozenLinear<T>::backward(const MatrixView<T>& dy, MutableView<T> dx) const {
+  const ConstMap<T> w = weight();
+  detail::require_size("backward, columns of dy (out_features)", out_, dy.cols());
+  MutableMap<T> result = detail::checked_result<T>(dx, dy.rows(), in_, dy);
+  detail::require_disjoint("result", detail::as_const(result), w);
+  result.setZero();
+  detail::add_frozen_backward<T>(*this, dy, result);
+}
 
 }  // namespace mora::inline MORA_ABI

@@ -178,7 +178,7 @@ class AdaptedLinear {
     MutableMap<Scalar> target = detail::map_of(weight);
     detail::require_size("merge_into, rows (out_features)", out_features(), target.rows());
     detail::require_size("merge_into, columns (in_features)", in_features(), target.cols());
-    require_rows_apart("merge_into", target);
+    detail::require_rows_apart("merge_into", target);
     const ConstMap<Scalar> w = base_.weight();
     const bool in_place =
         target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
@@ -223,13 +223,6 @@ class AdaptedLinear {
     if (merged()) throw StateError(detail::concat(call, ": the layer is merged; unmerge it first"));
   }
 
-  static void require_rows_apart(const char* call, const MutableMap<Scalar>& target) {
-    if (target.rows() > 1 && target.outerStride() < target.cols()) {
-      throw ArgumentError(detail::concat(call, ": rows of ", target.cols(), " numbers overlap, as ",
-                                         target.outerStride(), " lie between their beginnings"));
-    }
-  }
-
   void require_disjoint_from_parameters(const char* call, const MutableMap<Scalar>& target) const {
     adapter_.visit_parameters([&](std::string_view, const auto& parameter) {
       detail::require_disjoint(call, detail::as_const(target), detail::map_of(parameter.value));
@@ -239,11 +232,7 @@ class AdaptedLinear {
 
   MutableMap<Scalar> checked_output(Output& output, Index rows, Index cols,
                                     const ConstMap<Scalar>& input) const {
-    const MutableMap<Scalar> map = detail::map_of(output);
-    detail::require_size("result, rows (tokens)", rows, map.rows());
-    detail::require_size("result, columns", cols, map.cols());
-    require_rows_apart("result", map);
-    detail::require_disjoint("result", detail::as_const(map), input);
+    const MutableMap<Scalar> map = detail::checked_result(output, rows, cols, input);
     detail::require_disjoint("result", detail::as_const(map), base_.weight());
     if (merged_) detail::require_disjoint("result", detail::as_const(map), merged_->weight());
     require_disjoint_from_parameters("result", map);
@@ -257,11 +246,11 @@ class AdaptedLinear {
       require_trainable("forward for training");
       saved->tokens_ = -1;
     }
+    y.setZero();
     if (merged_) {
-      merged_->forward_into(x, y);
+      detail::add_frozen_forward(*merged_, x, y);
       return;
     }
-    y.setZero();
     detail::add_forward_layer(adapter_, base_, x, y, saved ? &saved->adapter_ : nullptr);
     if (!saved) return;
     if constexpr (A::saves_input) {

@@ -165,5 +165,25 @@ void require_disjoint(const char* what, const ConstMap<T>& output, const ConstMa
   }
 }
 
+template <class T>
+void require_rows_apart(const char* call, const MutableMap<T>& target) {
+  if (target.rows() > 1 && target.outerStride() < target.cols()) {
+    throw ArgumentError(concat(call, ": rows of ", target.cols(), " numbers overlap, as ",
+                               target.outerStride(), " lie between their beginnings"));
+  }
+}
+
+/// Where a result [rows, cols] goes that is computed from `input`.
+template <class T>
+[[nodiscard]] MutableMap<T> checked_result(MutableView<T>& result, Index rows, Index cols,
+                                           const ConstMap<T>& input) {
+  const MutableMap<T> map = map_of(result);
+  require_size("result, rows (tokens)", rows, map.rows());
+  require_size("result, columns", cols, map.cols());
+  require_rows_apart("result", map);
+  require_disjoint("result", as_const(map), input);
+  return map;
+}
+
 }  // namespace detail
 }  // namespace mora::inline MORA_ABI
