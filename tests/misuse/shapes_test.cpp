@@ -87,6 +87,19 @@ TEST(FrozenLinear, RefusesMatricesOfAnotherShape) {
   EXPECT_TRUE(near(dx, dy * layer.weight()));
 }
 
+TEST(FrozenLinear, LeavesAMatrixThatItRefusesToTheCaller) {
+  const auto weight = random_numbers<float>(6, 4);
+  Matrix<float> moved = weight;
+  EXPECT_TRUE(throws<ShapeError>(
+      {"bias"}, [&] { FrozenLinear<float>(std::move(moved), mora::RowVector<float>::Zero(4)); }));
+  EXPECT_TRUE(same_bits(moved, weight));  // NOLINT(bugprone-use-after-move)
+  const FrozenLinear<float> frozen(std::move(moved));
+  EXPECT_TRUE(same_bits(frozen.weight(), weight));
+  // A handle of the caller's outlives settings that are refused.
+  EXPECT_THROW((mora::MoraLinear<float>(frozen, {.rank = 0})), ArgumentError);
+  EXPECT_TRUE(same_bits(frozen.weight(), weight));
+}
+
 TEST(FrozenLinear, RefusesAWeightBeyondMemory) {
   EXPECT_TRUE(throws<ShapeError>({"weight", "2147483648 x 1099511627776"},
                                  [] { frozen(Index{1} << 31, Index{1} << 40); }));

@@ -25,11 +25,11 @@ namespace mora::inline MORA_ABI {
 template <Real T>
 class FrozenLinear {
  public:
-  /// Takes the matrix over.
+  /// Takes the matrix over, unless it throws.
   FrozenLinear(Matrix<T>&& weight, RowVector<T> bias = {}) {  // NOLINT(google-explicit-constructor)
-    detail::require_features(weight.cols(), weight.rows());
-    const auto owned = std::make_shared<const Matrix<T>>(std::move(weight));
-    bind(owned->data(), owned->rows(), owned->cols(), owned->cols(), owned, std::move(bias));
+    const auto owned = std::make_shared<Matrix<T>>();
+    bind(weight.data(), weight.rows(), weight.cols(), weight.cols(), owned, std::move(bias));
+    *owned = std::move(weight);  // the numbers stay where they are
   }
 
   /// Copies a temporary that cannot be taken over: Eigen's eval() returns a const one.

@@ -52,7 +52,10 @@ class AdaptedLinear {
   };
 
   /// A fresh adapter that changes nothing yet: the layer computes what the frozen one does.
-  /// Throws ArgumentError or ShapeError for settings that cannot be.
+  /// Throws ArgumentError or ShapeError for settings that cannot be. A matrix that is moved in
+  /// belongs to the frozen layer by then, and is gone when that is a temporary: who wants to try
+  /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it
+  /// in.
   explicit AdaptedLinear(FrozenLinear<Scalar> base,
                          const Settings& settings = {}) requires std::constructible_from < A,
       const FrozenLinear<Scalar>
