@@ -196,6 +196,21 @@ TYPED_TEST(EveryLayer, MergesIntoTheFrozenWeightForGood) {
   }
 }
 
+TYPED_TEST(EveryLayer, KnowsItsUpdateAfterMergingForGoodOrRefusesIt) {
+  using T = typename TypeParam::Scalar;
+  Matrix<T> weight = random_numbers<T>(7, 9);
+  TypeParam layer = around<TypeParam, T>(weight);
+  const Matrix<T> update = layer.update();
+  layer.merge_into(weight);
+  EXPECT_TRUE(same_bits(layer.base().weight(), weight));  // as documented
+  if constexpr (TypeParam::AdapterType::additive) {
+    EXPECT_TRUE(same_bits(layer.update(), update));
+  } else {
+    EXPECT_TRUE(
+        refuses<StateError>(layer, {"update", "overwritten"}, [&] { (void)layer.update(); }));
+  }
+}
+
 TYPED_TEST(EveryLayer, MergesTwoAdaptersIntoOneWeightInTurn) {
   using T = typename TypeParam::Scalar;
   if constexpr (TypeParam::AdapterType::additive) {

@@ -80,7 +80,8 @@ class AdaptedLinear {
 
   [[nodiscard]] Index in_features() const { return base_.in_features(); }
   [[nodiscard]] Index out_features() const { return base_.out_features(); }
-  /// The frozen layer, for its output without the adapter: `layer.base().forward(x)`.
+  /// The frozen layer, for its output without the adapter: `layer.base().forward(x)`. After
+  /// merge_into the frozen weight itself its numbers are the merged ones.
   [[nodiscard]] const FrozenLinear<Scalar>& base() const { return base_; }
   [[nodiscard]] const A& adapter() const {
     require_not_moved_from();
@@ -195,9 +196,13 @@ class AdaptedLinear {
     merged_in_place_ = in_place;
   }
 
-  /// Delta W [out, in] as a dense matrix: what merge adds.
+  /// Delta W [out, in] as a dense matrix: what merge adds. Throws StateError after merge_into the
+  /// frozen weight itself where it is the difference to that (full fine-tuning).
   [[nodiscard]] Matrix<Scalar> update() const {
     require_usable();
+    if (!A::additive && merged_in_place_) {
+      throw StateError("update: merge_into has overwritten the frozen weight itself");
+    }
     return detail::dense_update(adapter_, base_);
   }
 
