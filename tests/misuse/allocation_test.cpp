@@ -6,6 +6,7 @@
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/threads.hpp"
 
 namespace mora_tests {
 namespace {
@@ -53,15 +54,36 @@ void expect_no_allocations(Index in, Index out, Index tokens) {
   EXPECT_EQ(allocations_of([&] { layer.forward(x, y); }), 0);
 }
 
+/// `test` on threads without working memory, that use 1, 2, 3 and 4 threads inside with OpenMP.
+template <class F>
+void on_any_number_of_threads(const F& test) {
+#if defined(_OPENMP)
+  const std::initializer_list<int> numbers = {1, 2, 3, 4};
+#else
+  const std::initializer_list<int> numbers = {1};
+#endif
+  for (const int number : numbers) {
+    SCOPED_TRACE(testing::Message() << number << " threads");
+    std::thread([&] {
+      use_threads(number);
+      test();
+    }).join();
+  }
+}
+
 TYPED_TEST(EveryLayer, AllocatesNothingOnceWarmedUp) {
-  for (const Index tokens : {1, 2, 64, 512}) expect_no_allocations<TypeParam>(40, 30, tokens);
+  on_any_number_of_threads([] {
+    for (const Index tokens : {1, 2, 64, 512}) expect_no_allocations<TypeParam>(40, 30, tokens);
+  });
 }
 
 // Where Eigen's own expression of a product would allocate.
 TYPED_TEST(EveryLayer, AllocatesNothingForLargeProducts) {
-  expect_no_allocations<TypeParam>(1024, 1024, 1);
-  expect_no_allocations<TypeParam>(1024, 1024, 64);
-  expect_no_allocations<TypeParam>(200, 300, 512);
+  on_any_number_of_threads([] {
+    expect_no_allocations<TypeParam>(1024, 1024, 1);
+    expect_no_allocations<TypeParam>(1024, 1024, 64);
+    expect_no_allocations<TypeParam>(200, 300, 512);
+  });
 }
 
 // The buffers of a larger product serve a smaller one.
