@@ -76,6 +76,10 @@ class FrozenLinear {
   /// Empty when there is none.
   [[nodiscard]] const RowVector<T>& bias() const { return bias_; }
 
+  /// How many handles are copies of one another, this one among them. Handles that were made apart
+  /// from one matrix of the caller's do not know of each other.
+  [[nodiscard]] long use_count() const { return data_.use_count(); }
+
   /// W [out, in]. Throws StateError for a handle that was moved from.
   [[nodiscard]] ConstMap<T> weight() const {
     if (!data_) throw StateError("layer: used after it was moved from");
@@ -109,7 +113,8 @@ class FrozenLinear {
                                          alignof(T), ", found one that is ", over, " beyond"));
     }
     if (bias.size() != 0) detail::require_size("bias, length (out_features)", out, bias.size());
-    data_ = std::shared_ptr<const T>(std::move(owner), data);
+    // With an own count, of the handles: who else holds the owner is not one.
+    data_ = std::shared_ptr<const T>(data, [kept = std::move(owner)](const T*) {});
     out_ = out;
     in_ = in;
     stride_ = stride;

@@ -15,6 +15,12 @@
 
 namespace mora::inline MORA_ABI {
 
+/// What merge_into the frozen weight itself does where other handles share that.
+enum class SharedWeight {
+  refuse,     ///< Throws StateError.
+  overwrite,  ///< Merges: they see the merged weight as theirs from then on.
+};
+
 /// A frozen linear layer with an adapter around it; MoraLinear, LoraLinear and FullLinear are it.
 ///
 /// Shapes: X [tokens, in], Y [tokens, out], dY and dX like them; any number of tokens, zero too.
@@ -171,12 +177,14 @@ class AdaptedLinear {
 
   /// Adds the update to `weight` [out, in], which holds the numbers of the frozen weight, in place
   /// and without a copy of it: for those who have memory for one matrix only. When it is the frozen
-  /// weight's own memory the layer is merged from then on (other layers over that memory see the
-  /// merged weight as theirs), without a way back; otherwise the layer is unchanged. Throws
-  /// NumericError, and changes nothing, when a number of the result is not finite. The caller sees
-  /// to it that nobody reads `weight` meanwhile. Cost: a reading pass over W and
-  /// one that adds, the memory traffic of W += D.
-  void merge_into(Output weight) {
+  /// weight's own memory the layer is merged from then on, without a way back; otherwise the layer
+  /// is unchanged. Other layers over that memory would see the merged weight as theirs: where
+  /// copies of the layer or of its FrozenLinear exist, it throws StateError unless `shared` says
+  /// `overwrite`. Of layers that were made apart from one matrix of the caller's it cannot know.
+  /// Throws NumericError, and changes nothing, when a number of the result is not finite. The
+  /// caller sees to it that nobody reads `weight` meanwhile. Cost: a reading pass over W and one
+  /// that adds, the memory traffic of W += D.
+  void merge_into(Output weight, SharedWeight shared = SharedWeight::refuse) {
     require_trainable("merge_into");
     require_usable();
     MutableMap<Scalar> target = detail::map_of(weight);
@@ -187,6 +195,11 @@ class AdaptedLinear {
     const bool in_place =
         target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
     if (!in_place) detail::require_disjoint("merge_into", detail::as_const(target), w);
+    if (in_place && shared == SharedWeight::refuse && base_.use_count() > 1) {
+      throw StateError(detail::concat("merge_into: the frozen weight has ", base_.use_count() - 1,
+                                      " other handles, which would see the merged one; pass "
+                                      "SharedWeight::overwrite, or merge"));
+    }
     require_disjoint_from_parameters("merge_into", target);
     RowVector<Scalar> bias = detail::merged_bias(adapter_, base_);
     std::optional<FrozenLinear<Scalar>> result;
