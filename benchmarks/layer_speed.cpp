@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "adapter_work.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/mora.hpp"
 
@@ -72,16 +73,6 @@ Matrix random_matrix(Index rows, Index cols, std::uint64_t seed) {
   return matrix;
 }
 
-/// Multiply-adds a token of the adapter's products, beside those of the frozen layer.
-template <class T, class Op>
-double adapter_work(const mora::MoraAdapter<T, Op>& adapter) {
-  return double(adapter.compressor().blocks()) * double(adapter.side() * adapter.side());
-}
-template <class T>
-double adapter_work(const mora::LoraAdapter<T>& adapter) {
-  return double(adapter.settings().rank) * double(adapter.in_features() + adapter.out_features());
-}
-
 template <class Layer>
 Layer make_layer(const Matrix& weight, Index rank) {
   std::mt19937_64 generator(1);
@@ -128,7 +119,7 @@ void forward(benchmark::State& state, Case c) {
   Matrix y(c.tokens, c.out);
   alternate(
       state, [&] { layer.base().forward(x, y); }, [&] { layer.forward(x, y); });
-  state.counters["floor_pct"] = 100 * adapter_work(layer.adapter()) / double(c.in * c.out);
+  state.counters["floor_pct"] = 100 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
 }
 
 template <class Layer>
@@ -150,7 +141,7 @@ void train(benchmark::State& state, Case c) {
         layer.backward(dy, saved, dx);
       });
   // Three products with M (or three with A and B) against two with W.
-  state.counters["floor_pct"] = 150 * adapter_work(layer.adapter()) / double(c.in * c.out);
+  state.counters["floor_pct"] = 150 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
 }
 
 template <class Layer>

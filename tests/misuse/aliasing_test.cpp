@@ -66,6 +66,23 @@ TYPED_TEST(EveryLayer, RefusesAResultThatOverlapsABlockOfItsInput) {
   refused(Rows<T>(&all(0, 0), 3, 4, Eigen::OuterStride<>(40)), all.block(0, 0, 3, 6));
 }
 
+TYPED_TEST(EveryLayer, RefusesAResultOverAnInputWhoseRowsGoBackwards) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_layer<TypeParam>(4, 6);
+  Matrix<T> all = random_numbers<T>(12, 6);
+  using Backwards = Eigen::Map<const Matrix<T>, 0, Eigen::OuterStride<>>;
+  const Backwards x(&all(8, 0), 3, 4, Eigen::OuterStride<>(-6));  // rows 8, 7 and 6
+  for (const Index row : {4, 5, 6, 7, 8}) {
+    EXPECT_TRUE(refuses<ArgumentError>(layer, {"result", "overlaps"},
+                                       [&] { layer.forward(x, all.middleRows(row, 3)); }));
+  }
+  const Matrix<T> expected = layer.forward(Matrix<T>(x));
+  for (const Index row : {3, 9}) {
+    layer.forward(x, all.middleRows(row, 3));
+    EXPECT_TRUE(near(all.middleRows(row, 3), expected));
+  }
+}
+
 TYPED_TEST(EveryLayer, WritesBesideItsInput) {
   using T = typename TypeParam::Scalar;
   const TypeParam layer = make_layer<TypeParam>(4, 6);

@@ -4,6 +4,7 @@
 #include <concepts>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,16 @@
 #include "mora/adapters/mora.hpp"
 
 namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+/// Adapters that are made without random numbers.
+template <class A>
+inline constexpr bool starts_without_numbers =
+    std::is_constructible_v<A, const FrozenLinear<typename A::Scalar>&,
+                            const typename A::Settings&>;
+
+}  // namespace detail
 
 /// What merge_into the frozen weight itself does where other handles share that.
 enum class SharedWeight {
@@ -63,9 +74,8 @@ class AdaptedLinear {
   /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it
   /// in.
   explicit AdaptedLinear(FrozenLinear<Scalar> base,
-                         const Settings& settings = {}) requires std::constructible_from < A,
-      const FrozenLinear<Scalar>
-  &, const Settings& > : base_(std::move(base)), adapter_(base_, settings) {}
+                         const Settings& settings = {}) requires detail::starts_without_numbers<A>
+      : base_(std::move(base)), adapter_(base_, settings) {}
 
   /// The same for adapters that start with random numbers (LoRA's A).
   template <Generator64 G>

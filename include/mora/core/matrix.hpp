@@ -137,9 +137,19 @@ class MatrixView : public ConstMap<T> {
 
 namespace detail {
 
+/// The same rows from the lowest address on: those of a map may go backwards.
+template <class T>
+[[nodiscard]] ConstMap<T> ascending(const ConstMap<T>& x) {
+  if (x.outerStride() >= 0 || x.rows() == 0) return x;
+  return {x.data() + (x.rows() - 1) * x.outerStride(), x.rows(), x.cols(),
+          Eigen::OuterStride<>(-x.outerStride())};
+}
+
 /// Whether two matrices share a number. Exact: blocks of one matrix beside each other do not.
 template <class T>
-[[nodiscard]] bool overlap(const ConstMap<T>& a, const ConstMap<T>& b) {
+[[nodiscard]] bool overlap(const ConstMap<T>& first, const ConstMap<T>& second) {
+  const ConstMap<T> a = ascending(first);
+  const ConstMap<T> b = ascending(second);
   if (a.size() == 0 || b.size() == 0) return false;
   const std::less<const T*> before;
   Index i = 0;
