@@ -202,18 +202,21 @@ TEST(Definition, RotationNeedsASideOfTwo) {
   EXPECT_EQ(mora::CoveringRotation().fit_side(349), 348);
 }
 
-/// The inputs that no output depends on: C takes them where D takes nothing from.
+/// The inputs of the blocks that no output depends on: where C^T D^T y is 0.
 template <class Op>
 Index ignored_inputs(const Op& op, Index in, Index out, Index side) {
   const auto [c, d] = op.make(in, out, side);
-  const RowVector<double> y = RowVector<double>::Ones(out);
+  const RowVector<double> y = RowVector<double>::LinSpaced(out, 1.0, 2.0);
   RowVector<double> z(c.blocks() * side);
+  RowVector<double> x = RowVector<double>::Zero(in);
   d.apply_adjoint(std::span<const double>(y.data(), static_cast<std::size_t>(out)),
                   std::span<double>(z.data(), static_cast<std::size_t>(z.size())));
+  c.add_adjoint(std::span<const double>(z.data(), static_cast<std::size_t>(z.size())),
+                std::span<double>(x.data(), static_cast<std::size_t>(in)));
   Index ignored = 0;
-  for (Index block = 0; block < c.blocks(); ++block) {
-    const Index first = block * side;
-    if ((z.segment(first, side).array() == 0.0).all()) ignored += std::min(side, in - first);
+  for (Index first = 0; first < in; first += side) {
+    const Index count = std::min(side, in - first);
+    if ((x.segment(first, count).array() == 0.0).all()) ignored += count;
   }
   return ignored;
 }

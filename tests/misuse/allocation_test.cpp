@@ -155,21 +155,6 @@ TEST(WorkingMemory, OfALoraPassIsATile) {
   EXPECT_TRUE(near(layer.adapter().b().gradient, in_pieces.adapter().b().gradient));
 }
 
-TEST(WorkingMemory, OfAMoraPassIsATile) {
-  auto layer = make_layer<mora::MoraLinear<float>>(160, 160, 80);  // a side of 160
-  constexpr Index tokens = 8000;
-  const auto x = random_numbers<float>(tokens, 160);
-  const auto dy = random_numbers<float>(tokens, 160);
-  Matrix<float> y(tokens, 160);
-  Matrix<float> dx(tokens, 160);
-  EXPECT_LE(largest_allocation_of([&] { layer.forward(x, y); }), bytes_of_tile);
-  mora::MoraLinear<float>::Saved saved;
-  layer.forward(x, saved, y);
-  layer.backward(dy, saved, dx);
-  layer.forward(x, saved, y);
-  EXPECT_LE(largest_allocation_of([&] { layer.backward(dy, saved, dx); }), bytes_of_tile);
-}
-
 // A test of the test.
 TEST(Allocations, AreCounted) {
   const auto allocates = [](const auto& call) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <memory>
+
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
 

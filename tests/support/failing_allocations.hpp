@@ -43,12 +43,12 @@ long fail_each_allocation(const F& call, const Check& check, Keeps keeps = Keeps
     const Outcome outcome = run_with_failure(k, call);
     if (outcome == Outcome::done) return k - 1;
     if (keeps == Keeps::nothing) {
-      // OpenMP's threads give their working memory back some time after the call's thread has
-      // ended.
-      for (int wait = 0; live_allocations() != before && wait < 5000; ++wait) {
+      // Threads of OpenMP give their working memory back some time after their master has ended:
+      // those of this call, and of earlier ones.
+      for (int wait = 0; live_allocations() > before && wait < 5000; ++wait) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
-      EXPECT_EQ(live_allocations(), before) << "allocation " << k << " leaks";
+      EXPECT_LE(live_allocations(), before) << "allocation " << k << " leaks";
     }
     SCOPED_TRACE(testing::Message() << "allocation " << k);
     check();
