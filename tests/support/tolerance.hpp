@@ -19,9 +19,10 @@ inline constexpr double tolerance<double> = 1e-12;
 inline constexpr double difference_step = 1e-3;
 inline constexpr double difference_tolerance = 1e-6;
 
-/// The same through a whole model, which is far from linear: the step at which the rounding of the
-/// loss over the step and the third derivative times the step's square are alike.
-inline constexpr double model_difference_step = 1e-5;
+/// The same through a whole model, which is far from linear, from four points: a step at which
+/// neither the rounding of the loss over the step nor the fifth derivative times the step's fourth
+/// power matters.
+inline constexpr double model_difference_step = 5e-5;
 inline constexpr double model_difference_tolerance = 1e-7;
 
 /// Attention with scores of some tens: the exponential of a rounded number is that number times as
