@@ -44,7 +44,7 @@ class LlamaBackward {
               const typename AnyAdapter<T>::SavedPointer& saved, MutableMap<T>* dx) {
     const FrozenLinear<T>& base = parts_.weights[place];
     if (!set_.linear[place]) {
-      if (dx) base.add_backward(dy, *dx);
+      if (dx) add_frozen_backward(base, dy, *dx);
       return;
     }
     AdaptedModule<T>& module = *set_.linear[place];
@@ -59,7 +59,7 @@ class LlamaBackward {
       module.adapter.add_backward(as_const(dropped), dy, *saved, nullptr);
       return;
     }
-    base.add_backward(dy, *dx);
+    add_frozen_backward(base, dy, *dx);
     MutableMap<T> d_dropped = work_.d_dropped.shape(dx->rows(), dx->cols());
     d_dropped.setZero();
     module.adapter.add_backward(as_const(dropped), dy, *saved, &d_dropped);

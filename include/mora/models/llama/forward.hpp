@@ -114,9 +114,9 @@ class LlamaForward {
     const FrozenLinear<T>& base = parts_.weights[place];
     const AdaptedModule<T>* const module = parts_.adapter(place);
     if (!module) {
-      base.add_forward(x, y);
+      add_frozen_forward(base, x, y);
     } else if (dropout_ && module->dropout > 0.0) {
-      base.add_forward(x, y);
+      add_frozen_forward(base, x, y);
       MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
       DropoutMask(*dropout_, place, module->dropout, work_.first_position)
           .template apply<false>(x, dropped);
