@@ -14,7 +14,7 @@
 /// layer's settings follow from the rank r and a seed; every experiment goes through the one list
 /// at the end.
 
-namespace capacity {
+namespace experiment {
 
 using mora::Index;
 
@@ -91,4 +91,4 @@ template <class T>
   return 0;
 }
 
-}  // namespace capacity
+}  // namespace experiment
