@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "adapter_work.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/mora.hpp"
 
@@ -72,16 +73,6 @@ Matrix random_matrix(Index rows, Index cols, std::uint64_t seed) {
   return matrix;
 }
 
-/// Multiply-adds a token of the adapter's products, beside those of the frozen layer.
-template <class T, class Op>
-double adapter_work(const mora::MoraAdapter<T, Op>& adapter) {
-  return double(adapter.compressor().blocks()) * double(adapter.side() * adapter.side());
-}
-template <class T>
-double adapter_work(const mora::LoraAdapter<T>& adapter) {
-  return double(adapter.settings().rank) * double(adapter.in_features() + adapter.out_features());
-}
-
 template <class Layer>
 Layer make_layer(const Matrix& weight, Index rank) {
   std::mt19937_64 generator(1);
@@ -127,9 +118,8 @@ void forward(benchmark::State& state, Case c) {
   const Matrix x = random_matrix(c.tokens, c.in, 3);
   Matrix y(c.tokens, c.out);
   alternate(
-      state, [&] { layer.base().forward_into(mora::detail::map_of(x), mora::detail::map_of(y)); },
-      [&] { layer.forward(x, y); });
-  state.counters["floor_pct"] = 100 * adapter_work(layer.adapter()) / double(c.in * c.out);
+      state, [&] { layer.base().forward(x, y); }, [&] { layer.forward(x, y); });
+  state.counters["floor_pct"] = 100 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
 }
 
 template <class Layer>
@@ -143,16 +133,15 @@ void train(benchmark::State& state, Case c) {
   alternate(
       state,
       [&] {
-        layer.base().forward_into(mora::detail::map_of(x), mora::detail::map_of(y));
-        dx.setZero();
-        layer.base().add_backward(mora::detail::map_of(dy), mora::detail::map_of(dx));
+        layer.base().forward(x, y);
+        layer.base().backward(dy, dx);
       },
       [&] {
         layer.forward(x, saved, y);
         layer.backward(dy, saved, dx);
       });
   // Three products with M (or three with A and B) against two with W.
-  state.counters["floor_pct"] = 150 * adapter_work(layer.adapter()) / double(c.in * c.out);
+  state.counters["floor_pct"] = 150 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
 }
 
 template <class Layer>
@@ -188,8 +177,7 @@ void product(benchmark::State& state, Case c) {
   const Matrix x = random_matrix(c.tokens, c.in, 3);
   Matrix y(c.tokens, c.out);
   alternate(
-      state, [&] { y.noalias() = x * weight.transpose(); },
-      [&] { frozen.forward_into(mora::detail::map_of(x), mora::detail::map_of(y)); });
+      state, [&] { y.noalias() = x * weight.transpose(); }, [&] { frozen.forward(x, y); });
 }
 
 const std::vector<std::pair<Index, Index>> shapes = {

@@ -136,23 +136,26 @@ Index saved_by(const mora::LoraAdapter<T>& adapter) {
   return adapter.settings().rank;
 }
 
-/// Weights, adapters with gradients and two moments, what the layers keep, and the buffers that all
-/// of them share, in MB.
+/// In MB: weights; adapters with gradients and two moments, and the lanes' copies of values and
+/// gradients; for the groups that are under way at the same time, what their layers keep, and the
+/// buffers that all layers share. See mora::detail::LlamaTraining.
 double counted_mb(const Size& size, const mora::Llama<float>& model, Index saved_by_adapters) {
   const mora::LlamaConfig& c = size.config;
   double weights = 0;
   for (const auto& tensor : model.tensors().all()) weights += double(tensor.rows * tensor.cols);
-  const double tokens = double(size.sequences * size.length);
+  const Index groups = std::min(
+      size.sequences * size.length / mora::detail::SequenceGroups::rows_wanted, size.sequences);
+  const double lanes = double(std::min<Index>(8, groups));
+  const double under_way = double(std::min(mora::detail::thread_count(), groups));
+  const Index rows = (size.sequences + groups - 1) / groups * size.length;
   const double kept = double(c.num_hidden_layers) *
                       double(2 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
                              2 * c.intermediate_size + c.num_attention_heads + 2);
-  const double shared = double(6 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
+  const double shared = double(7 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
                                2 * c.intermediate_size);
-  const double logits =
-      double(mora::detail::head_tile(c.vocab_size, size.sequences * size.length)) *
-      double(c.vocab_size);
-  return (weights + 4 * double(mora::parameter_count(model)) +
-          tokens * (kept + shared + double(saved_by_adapters)) + logits) *
+  const double logits = double(mora::detail::head_tile(c.vocab_size, rows) * c.vocab_size);
+  return (weights + (4 + 2 * lanes) * double(mora::parameter_count(model)) +
+          under_way * (double(rows) * (kept + shared + double(saved_by_adapters)) + logits)) *
          4.0 / (1 << 20);
 }
 
@@ -164,16 +167,13 @@ void train(benchmark::State& state, const Size& size, const Settings& settings) 
   const mora::Batch batch = random_batch(size, generator);
   mora::AdamW<float> optimizer({.learning_rate = 1e-4});
   const double weight = 1.0 / double(batch.target_count());
-  std::vector<double> forward, backward, step, all;
+  std::vector<double> forward, gradients, step, all;
   double loss = 0;
   const auto run = [&] {
+    const auto start = Clock::now();
     mora::zero_gradients(model);
-    auto start = Clock::now();
-    (void)model.loss(batch);
-    forward.push_back(milliseconds_since(start));
-    start = Clock::now();
     loss = model.accumulate_gradients(batch, weight).mean();
-    backward.push_back(milliseconds_since(start) - forward.back());
+    gradients.push_back(milliseconds_since(start));
     const auto last = Clock::now();
     optimizer.step(model);
     step.push_back(milliseconds_since(last));
@@ -181,19 +181,24 @@ void train(benchmark::State& state, const Size& size, const Settings& settings) 
   };
   run();
   run();
-  forward.clear(), backward.clear(), step.clear(), all.clear();
+  gradients.clear(), step.clear(), all.clear();
   for (auto _ : state) {
     run();
     state.SetIterationTime(all.back() / 1000);
   }
+  state.counters["peak_mb"] = peak_mb();
+  for (std::size_t i = 0; i < std::max<std::size_t>(3, all.size() / 2); ++i) {
+    const auto start = Clock::now();
+    benchmark::DoNotOptimize(model.loss(batch));
+    forward.push_back(milliseconds_since(start));
+  }
   const double tokens = double(batch.positions());
   state.counters["forward_ms"] = median(forward);
-  state.counters["backward_ms"] = median(backward);
+  state.counters["backward_ms"] = median(gradients) - median(forward);
   state.counters["optimizer_ms"] = median(step);
   state.counters["step_ms"] = median(all);
   state.counters["tokens_per_s"] = 1000 * tokens / median(all);
   state.counters["gflops"] = 2e-6 * tokens * Work(size).step() / median(all);
-  state.counters["peak_mb"] = peak_mb();
   Index saved = 0;
   for (const auto& tensor : model.tensors().all()) {
     const auto* const adapter =

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <cmath>
+#include <mora/adapters/linear.hpp>
 #include <vector>
 
 #include "support/compare.hpp"
 #include "support/operators.hpp"
+#include "support/random.hpp"
 
 /// \file
 /// What each operator computes, as dense matrices that are written here from the formulas, without
@@ -87,13 +89,15 @@ Dense tiled(Index out, Index side, Index blocks) {
   return result;
 }
 
-/// The blocks of a wrapped x.
-Dense block_wise(Index in, Index side, Index /*blocks*/) { return wrapped(in, side); }
+/// The blocks of a wrapped x, those that are used.
+Dense block_wise(Index in, Index side, Index blocks) {
+  return wrapped(in, side).topRows(blocks * side);
+}
 
 /// Block b turned by RoPE's rotation at position b: with [b1, b2] the halves of the block,
 /// b * cos + [-b2, b1] * sin, theta_j = 10000^(-2j / side).
 Dense rotated(Index in, Index side, Index blocks) {
-  const Dense x = wrapped(in, side);
+  const Dense x = block_wise(in, side, blocks);
   const Index half = side / 2;
   Dense result = Dense::Zero(x.rows(), in);
   for (Index block = 0; block < blocks; ++block) {
@@ -139,6 +143,55 @@ TEST(Definition, Decoupling) { expect_is(mora::Decoupling(), block_wise, tiled);
 TEST(Definition, RotationIsType6) { expect_is(mora::Rotation(), rotated, tiled); }
 TEST(Definition, CoveringRotation) { expect_is(mora::CoveringRotation(), rotated, folded); }
 
+TEST(Blocks, AreThoseThatReachAnOutput) {
+  const auto blocks = [](const auto& op, Index in, Index out) {
+    const Index side = op.fit_side(mora::mora_side(in, out, 8));
+    return op.make(in, out, side).compress.blocks();
+  };
+  EXPECT_EQ(blocks(mora::Rotation(), 11008, 4096), 12);  // of 32
+  EXPECT_EQ(blocks(mora::Decoupling(), 11008, 4096), 12);
+  EXPECT_EQ(blocks(mora::CoveringRotation(), 11008, 4096), 32);
+  EXPECT_EQ(blocks(mora::Rotation(), 4096, 11008), 12);
+  EXPECT_EQ(blocks(mora::Decoupling(), 4096, 11008), 12);
+}
+
+/// `Op` computes what `All`, which makes all blocks of the input and drops some, does.
+template <class Op, class All>
+void expect_drops_nothing() {
+  Random random(1);
+  for (const Shape& shape : awkward_shapes) {
+    if (shape.side() < 2) continue;
+    SCOPED_TRACE(shape);
+    const auto weight = random.matrix<double>(shape.out, shape.in);
+    mora::MoraLinear<double, Op> layer(weight, {.rank = shape.rank});
+    const Index side = layer.adapter().side();
+    layer.adapter().matrix().value = random.matrix<double>(side, side);
+    struct FixedSide : All {
+      Index side = 0;
+      Index fit_side(Index) const { return side; }
+    };
+    FixedSide all;
+    all.side = side;
+    mora::MoraLinear<double, FixedSide> other(weight, {.rank = shape.rank, .op = all});
+    other.adapter().matrix().value = layer.adapter().matrix().value;
+
+    const auto x = random.matrix<double>(3, shape.in);
+    const auto dy = random.matrix<double>(3, shape.out);
+    typename mora::MoraLinear<double, Op>::Saved saved;
+    typename mora::MoraLinear<double, FixedSide>::Saved other_saved;
+    EXPECT_TRUE(near(layer.forward(x, saved), other.forward(x, other_saved)));
+    EXPECT_TRUE(near(layer.backward(dy, saved), other.backward(dy, other_saved)));
+    EXPECT_TRUE(near(layer.adapter().matrix().gradient, other.adapter().matrix().gradient));
+    EXPECT_TRUE(near(layer.update(), other.update()));
+    if (testing::Test::HasFailure()) return;
+  }
+}
+TEST(Blocks, BeyondTheOutputChangeNothing) {
+  using Spread = mora::GroupSpread<mora::StridedGroups>;
+  expect_drops_nothing<mora::Rotation, mora::Pair<mora::RotatedBlocks, Spread>>();
+  expect_drops_nothing<mora::Decoupling, mora::Pair<mora::Blocks, Spread>>();
+}
+
 TEST(Definition, RotationNeedsASideOfTwo) {
   for (const Index side : {0, 1}) {
     EXPECT_THROW((void)mora::Rotation().fit_side(side), mora::ArgumentError);
@@ -149,18 +202,21 @@ TEST(Definition, RotationNeedsASideOfTwo) {
   EXPECT_EQ(mora::CoveringRotation().fit_side(349), 348);
 }
 
-/// The inputs that no output depends on: C takes them where D takes nothing from.
+/// The inputs of the blocks that no output depends on: where C^T D^T y is 0.
 template <class Op>
 Index ignored_inputs(const Op& op, Index in, Index out, Index side) {
   const auto [c, d] = op.make(in, out, side);
-  const RowVector<double> y = RowVector<double>::Ones(out);
+  const RowVector<double> y = RowVector<double>::LinSpaced(out, 1.0, 2.0);
   RowVector<double> z(c.blocks() * side);
+  RowVector<double> x = RowVector<double>::Zero(in);
   d.apply_adjoint(std::span<const double>(y.data(), static_cast<std::size_t>(out)),
                   std::span<double>(z.data(), static_cast<std::size_t>(z.size())));
+  c.add_adjoint(std::span<const double>(z.data(), static_cast<std::size_t>(z.size())),
+                std::span<double>(x.data(), static_cast<std::size_t>(in)));
   Index ignored = 0;
-  for (Index block = 0; block < c.blocks(); ++block) {
-    const Index first = block * side;
-    if ((z.segment(first, side).array() == 0.0).all()) ignored += std::min(side, in - first);
+  for (Index first = 0; first < in; first += side) {
+    const Index count = std::min(side, in - first);
+    if ((x.segment(first, count).array() == 0.0).all()) ignored += count;
   }
   return ignored;
 }

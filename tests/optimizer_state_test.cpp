@@ -47,6 +47,17 @@ TEST(AdamW, RemembersMomentsByName) {
   EXPECT_TRUE(equal(states.at("first").moments[1], Matrix<double>::Constant(1, 2, 1.75)));
 }
 
+// 1 - float(0.999) has four digits.
+TEST(AdamW, RoundsItsCoefficientsToFloatOnce) {
+  TwoParameters<float> module;
+  module.first = {Matrix<float>::Ones(1, 2), Matrix<float>::Ones(1, 2)};
+  mora::AdamW<float> optimizer({.beta1 = 0.9, .beta2 = 0.999});
+  optimizer.step(module);
+  const auto state = states_of(optimizer).at("first");
+  EXPECT_TRUE(near(state.moments[0], Matrix<float>::Constant(1, 2, 0.1f)));
+  EXPECT_TRUE(near(state.moments[1], Matrix<float>::Constant(1, 2, 0.001f)));
+}
+
 TYPED_TEST(Optimizer, GoesOnFromAStateThatWasPutBack) {
   Random random(1);
   auto module = random_parameters(random);

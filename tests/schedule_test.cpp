@@ -102,18 +102,22 @@ TEST(Schedule, MayHaveNoWarmUpOrNothingElse) {
 
 // Between the restarts it is the cosine, and without a warm-up of its own everywhere.
 TEST(Schedule, IsTheCosineBetweenRestarts) {
-  const CosineSchedule cosine{.steps = 90, .warm_up = 7, .minimum = 0.1};
-  JaggedSchedule jagged{.steps = 90, .warm_up = 7, .restart_every = 20, .restart_warm_up = 4};
-  for (Index step = 0; step < 95; ++step) {
-    const Index since = step % 20;
-    if (step < 20 || since >= 4) {
-      EXPECT_EQ(jagged(step), cosine(step)) << step;
-    } else {
-      EXPECT_TRUE(near<double>(jagged(step), double(since) / 4 * cosine(step - since + 4), 1.0));
+  for (const Index warm_up : {0, 2, 7, 20}) {
+    const CosineSchedule cosine{.steps = 90, .warm_up = warm_up, .minimum = 0.1};
+    JaggedSchedule jagged{
+        .steps = 90, .warm_up = warm_up, .restart_every = 20, .restart_warm_up = 4};
+    for (Index step = 0; step < 95; ++step) {
+      const Index since = step % 20;
+      if (step < 20 || since >= 4) {
+        EXPECT_EQ(jagged(step), cosine(step)) << step;
+      } else {
+        const double expected = double(since) / 4 * cosine(step - since + 4);
+        EXPECT_TRUE(near<double>(jagged(step), expected, 1.0)) << step;
+      }
     }
+    jagged.restart_warm_up = 0;
+    EXPECT_TRUE(same_bits(table(jagged, 95), table(cosine, 95)));
   }
-  jagged.restart_warm_up = 0;
-  EXPECT_TRUE(same_bits(table(jagged, 95), table(cosine, 95)));
 }
 
 TEST(Schedule, RefusesSettingsOutOfRange) {

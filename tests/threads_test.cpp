@@ -151,6 +151,60 @@ TYPED_TEST(EveryLayer, ComputesTheSameBitsOnAnyNumberOfThreads) {
   omp_set_num_threads(threads);
   for (const Bits& bits : results) EXPECT_EQ(bits, results.front());
 }
+
+/// Parameters of many sizes, some of several pieces and some of less than one.
+template <class T>
+struct ManyParameters {
+  std::vector<mora::Parameter<T>> all;
+  explicit ManyParameters(Random& random) {
+    for (const Index size : {3, 40000, 1, 16384, 16385, 700, 100000}) {
+      all.push_back({random.matrix<T>(1, size), random.matrix<T>(1, size)});
+    }
+  }
+  template <class F>
+  void visit_parameters(const F& f) {
+    for (std::size_t i = 0; i < all.size(); ++i)
+      f(std::string_view("abcdefg").substr(i, 1), all[i]);
+  }
+};
+
+template <class O>
+void expect_same_steps_on_any_number_of_threads() {
+  using T = typename O::Scalar;
+  const int threads = omp_get_max_threads();
+  std::vector<Bits> results;
+  for (const int number : {1, 2, 3, 4, 7}) {
+    omp_set_num_threads(number);
+    Random random(1);
+    ManyParameters<T> module(random);
+    O optimizer(typename O::Settings{.weight_decay = 0.1});
+    Bits bits;
+    for (int step = 0; step < 3; ++step) {
+      const mora::GradientNorm norm = mora::clip_gradient_norm(module, 5.0);
+      bits.bytes += bits_of(mora::RowVector<double>::Constant(1, norm.norm)).bytes;
+      optimizer.step(module);
+    }
+    for (const auto& p : module.all)
+      bits.bytes += bits_of(p.value).bytes + bits_of(p.gradient).bytes;
+    // The first bad parameter is named, whichever thread finds one first.
+    for (const std::size_t bad : {5, 3, 1}) {
+      module.all[bad].gradient(0, 600) = std::numeric_limits<T>::quiet_NaN();
+      const std::string name("abcdefg", bad, 1);
+      EXPECT_TRUE(throws<mora::NumericError>({"gradient of " + name + ":"},
+                                             [&] { optimizer.step(module); }));
+      EXPECT_EQ(mora::gradient_norm(module).not_finite, name);
+    }
+    results.push_back(bits);
+  }
+  omp_set_num_threads(threads);
+  for (const Bits& bits : results) EXPECT_EQ(bits, results.front());
+}
+
+TEST(Optimizers, StepTheSameBitsOnAnyNumberOfThreads) {
+  expect_same_steps_on_any_number_of_threads<mora::AdamW<float>>();
+  expect_same_steps_on_any_number_of_threads<mora::AdamW<double>>();
+  expect_same_steps_on_any_number_of_threads<mora::Sgd<float>>();
+}
 #endif
 
 }  // namespace

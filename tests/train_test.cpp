@@ -348,6 +348,26 @@ TYPED_TEST(Train, StopsAtOrSkipsAGradientThatIsNotFinite) {
   }
 }
 
+/// One that would take any step.
+struct Counting {
+  std::vector<Index> stepped;
+  void step(ToyModel<double>&, double factor) { stepped.push_back(static_cast<Index>(factor)); }
+};
+
+// An optimizer that checks nothing is not asked for a step that cannot be.
+TEST(TrainInDouble, AsksNoOptimizerForAStepThatIsNotFinite) {
+  Random random(17);
+  Spoiling<double> model(random);
+  model.number = nan_number;
+  auto batches = toy_batches<double>(random, {3, 2, 4, 3, 5});
+  batches[1].y(0, 0) = nan_number;
+  ToySource<double> source(batches);
+  Counting optimizer;
+  const auto number = [](Index step) { return double(step + 1); };
+  mora::train(model, optimizer, number, source, {.steps = 5, .skips_allowed = 2});
+  EXPECT_EQ(optimizer.stepped, (std::vector<Index>{1, 4, 5}));
+}
+
 // Finite, but not its square, which AdamW would remember for good.
 TEST(TrainInFloat, StopsAtOrSkipsAGradientThatOverflowsAMoment) {
   Random random(11);

@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "adapter_work.hpp"
 #include "capacity/batches.hpp"
 #include "capacity/memory_result.hpp"
 #include "capacity/network.hpp"

@@ -42,14 +42,13 @@ class Network {
     hidden_ = hidden_.cwiseMax(0.0f);
     second_.forward(hidden_, second_saved_, output_);
     logits_.resize(x.rows(), head_.out_features());
-    head_.forward_into(mora::detail::map_of(std::as_const(output_)), mora::detail::map_of(logits_));
+    head_.forward(output_, logits_);
     return logits_;
   }
 
   /// Adds to the gradients, for the gradient by the logits.
   void backward(const Matrix& gradient) {
-    output_.setZero();
-    head_.add_backward(mora::detail::map_of(gradient), mora::detail::map_of(output_));
+    head_.backward(gradient, output_);
     hidden_gradient_.resize(hidden_.rows(), hidden_.cols());
     second_.backward(output_, second_saved_, hidden_gradient_);
     hidden_gradient_ = (hidden_.array() > 0.0f).select(hidden_gradient_, 0.0f);

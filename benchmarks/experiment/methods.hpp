@@ -77,18 +77,4 @@ void for_each_method(const F& f) {
   f(Full{"full"});
 }
 
-/// Multiply-adds a token that an adapter costs beside the frozen layer.
-template <class T, class Op>
-[[nodiscard]] Index adapter_work(const mora::MoraAdapter<T, Op>& adapter) {
-  return adapter.compressor().blocks() * adapter.side() * adapter.side();
-}
-template <class T>
-[[nodiscard]] Index adapter_work(const mora::LoraAdapter<T>& adapter) {
-  return adapter.settings().rank * (adapter.in_features() + adapter.out_features());
-}
-template <class T>
-[[nodiscard]] Index adapter_work(const mora::FullAdapter<T>&) {
-  return 0;
-}
-
 }  // namespace experiment

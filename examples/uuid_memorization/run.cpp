@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string_view>
 
+#include "adapter_work.hpp"
 #include "experiment/methods.hpp"
 #include "mora/models/llama/llama.hpp"
 #include "mora/optim/adamw.hpp"
@@ -45,8 +46,7 @@ void count_adapters(const mora::Llama<float>& model, const M& method, RunResult&
   for (const mora::LlamaTensor& tensor : model.tensors().all()) {
     if (!tensor.linear || tensor.layer < 0) continue;
     const auto* const adapter = model.adapter("memory", tensor.module());
-    result.work +=
-        experiment::adapter_work(*adapter->template get_if<mora::AdapterOf<float, Settings>>());
+    result.work += adapter_work(*adapter->template get_if<mora::AdapterOf<float, Settings>>());
     if (!experiment::is_full<M>) {
       result.budget += mora::lora_budget(tensor.cols, tensor.rows, result.settings.rank);
     }

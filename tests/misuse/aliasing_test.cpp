@@ -34,6 +34,22 @@ TYPED_TEST(EveryLayer, RefusesToWriteOverItsInput) {
   EXPECT_TRUE(same_bits(x, before));
 }
 
+TEST(FrozenLinear, RefusesToWriteOverWhatItReads) {
+  Matrix<float> weight = random_numbers<float>(5, 5);
+  const Matrix<float> before = weight;
+  const mora::FrozenLinear<float> layer(weight);
+  Matrix<float> x = random_numbers<float>(5, 5);
+  const auto refused = [](const auto& call) {
+    EXPECT_TRUE(throws<ArgumentError>({"result", "overlaps"}, call));
+  };
+  refused([&] { layer.forward(x, x); });
+  refused([&] { layer.backward(x, x); });
+  refused([&] { layer.forward(x, weight); });
+  refused([&] { layer.backward(x, weight); });
+  EXPECT_TRUE(same_bits(weight, before));
+  EXPECT_TRUE(same_bits(x, random_numbers<float>(5, 5)));
+}
+
 TYPED_TEST(EveryLayer, RefusesAResultThatOverlapsABlockOfItsInput) {
   using T = typename TypeParam::Scalar;
   const TypeParam layer = make_layer<TypeParam>(4, 6);
@@ -48,6 +64,23 @@ TYPED_TEST(EveryLayer, RefusesAResultThatOverlapsABlockOfItsInput) {
   refused(all.block(2, 8, 3, 4), all.block(0, 3, 3, 6));  // one corner
   refused(all.block(4, 4, 3, 4), all.block(4, 3, 3, 6));  // inside
   refused(Rows<T>(&all(0, 0), 3, 4, Eigen::OuterStride<>(40)), all.block(0, 0, 3, 6));
+}
+
+TYPED_TEST(EveryLayer, RefusesAResultOverAnInputWhoseRowsGoBackwards) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_layer<TypeParam>(4, 6);
+  Matrix<T> all = random_numbers<T>(12, 6);
+  using Backwards = Eigen::Map<const Matrix<T>, 0, Eigen::OuterStride<>>;
+  const Backwards x(&all(8, 0), 3, 4, Eigen::OuterStride<>(-6));  // rows 8, 7 and 6
+  for (const Index row : {4, 5, 6, 7, 8}) {
+    EXPECT_TRUE(refuses<ArgumentError>(layer, {"result", "overlaps"},
+                                       [&] { layer.forward(x, all.middleRows(row, 3)); }));
+  }
+  const Matrix<T> expected = layer.forward(Matrix<T>(x));
+  for (const Index row : {3, 9}) {
+    layer.forward(x, all.middleRows(row, 3));
+    EXPECT_TRUE(near(all.middleRows(row, 3), expected));
+  }
 }
 
 TYPED_TEST(EveryLayer, WritesBesideItsInput) {

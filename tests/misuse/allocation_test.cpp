@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Once warmed up, passes into the caller's memory allocate nothing.
 #include "support/allocations.hpp"
+
+#include <thread>
+
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/threads.hpp"
 
 namespace mora_tests {
 namespace {
@@ -50,15 +54,36 @@ void expect_no_allocations(Index in, Index out, Index tokens) {
   EXPECT_EQ(allocations_of([&] { layer.forward(x, y); }), 0);
 }
 
+/// `test` on threads without working memory, that use 1, 2, 3 and 4 threads inside with OpenMP.
+template <class F>
+void on_any_number_of_threads(const F& test) {
+#if defined(_OPENMP)
+  const std::initializer_list<int> numbers = {1, 2, 3, 4};
+#else
+  const std::initializer_list<int> numbers = {1};
+#endif
+  for (const int number : numbers) {
+    SCOPED_TRACE(testing::Message() << number << " threads");
+    std::thread([&] {
+      use_threads(number);
+      test();
+    }).join();
+  }
+}
+
 TYPED_TEST(EveryLayer, AllocatesNothingOnceWarmedUp) {
-  for (const Index tokens : {1, 2, 64, 512}) expect_no_allocations<TypeParam>(40, 30, tokens);
+  on_any_number_of_threads([] {
+    for (const Index tokens : {1, 2, 64, 512}) expect_no_allocations<TypeParam>(40, 30, tokens);
+  });
 }
 
 // Where Eigen's own expression of a product would allocate.
 TYPED_TEST(EveryLayer, AllocatesNothingForLargeProducts) {
-  expect_no_allocations<TypeParam>(1024, 1024, 1);
-  expect_no_allocations<TypeParam>(1024, 1024, 64);
-  expect_no_allocations<TypeParam>(200, 300, 512);
+  on_any_number_of_threads([] {
+    expect_no_allocations<TypeParam>(1024, 1024, 1);
+    expect_no_allocations<TypeParam>(1024, 1024, 64);
+    expect_no_allocations<TypeParam>(200, 300, 512);
+  });
 }
 
 // The buffers of a larger product serve a smaller one.
@@ -76,6 +101,58 @@ TYPED_TEST(EveryLayer, AllocatesNothingForFewerTokens) {
       EXPECT_EQ(allocation_count() - before, 0);
     }
   }
+}
+
+/// The bytes of the largest allocation of a call on a thread without working memory.
+template <class F>
+[[nodiscard]] long largest_allocation_of(const F& call) {
+  (void)take_largest_allocation();
+  std::thread(call).join();
+  return take_largest_allocation();
+}
+
+// Small beside the rows of M C, [537, 2000] numbers here, x A^T, and the weight.
+constexpr long bytes_of_tile = (1 << 20) * long{sizeof(float)} + 4096;
+
+template <class Op>
+void expect_merges_in_tiles() {
+  constexpr Index in = 2000;
+  constexpr Index out = 64;
+  mora::MoraLinear<float, Op> layer = make_layer<mora::MoraLinear<float, Op>>(in, out, 140);
+  ASSERT_GT(layer.adapter().side() * in, Index{1} << 20);
+  const auto x = random_numbers<float>(2, in);
+  const Matrix<float> y = layer.forward(x);
+  Matrix<float> target = layer.base().weight();
+  EXPECT_LE(largest_allocation_of([&] { layer.merge_into(target); }), bytes_of_tile);
+  layer.merge();
+  EXPECT_TRUE(near(layer.forward(x), y));
+}
+TEST(WorkingMemory, OfAMergeIsATile) {
+  expect_merges_in_tiles<mora::Sharing>();
+  expect_merges_in_tiles<mora::RandomSharing>();
+}
+
+TEST(WorkingMemory, OfALoraPassIsATile) {
+  constexpr Index tokens = 1500;
+  auto layer = make_layer<mora::LoraLinear<float>>(5, 3, 1000);
+  const auto x = random_numbers<float>(tokens, 5);
+  const auto dy = random_numbers<float>(tokens, 3);
+  Matrix<float> y(tokens, 3);
+  Matrix<float> dx(tokens, 5);
+  mora::LoraLinear<float>::Saved saved;
+  const Matrix<float> trained = layer.forward(x, saved);
+  EXPECT_LE(largest_allocation_of([&] { layer.forward(x, y); }), bytes_of_tile);
+  EXPECT_TRUE(near(y, trained));
+  EXPECT_LE(largest_allocation_of([&] { layer.backward(dy, saved, dx); }), bytes_of_tile);
+
+  auto in_pieces = make_layer<mora::LoraLinear<float>>(5, 3, 1000);
+  for (const Index first : {0, 500, 1000}) {
+    EXPECT_TRUE(near(in_pieces.forward(x.middleRows(first, 500), saved), y.middleRows(first, 500)));
+    EXPECT_TRUE(
+        near(in_pieces.backward(dy.middleRows(first, 500), saved), dx.middleRows(first, 500)));
+  }
+  EXPECT_TRUE(near(layer.adapter().a().gradient, in_pieces.adapter().a().gradient));
+  EXPECT_TRUE(near(layer.adapter().b().gradient, in_pieces.adapter().b().gradient));
 }
 
 // A test of the test.

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <memory>
+
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
 
@@ -193,6 +195,50 @@ TYPED_TEST(EveryLayer, MergesIntoTheFrozenWeightForGood) {
     EXPECT_FALSE(each->merge());
     EXPECT_TRUE(
         refuses<StateError>(*each, {"merge_into", "merged"}, [&] { each->merge_into(weight); }));
+  }
+}
+
+TYPED_TEST(EveryLayer, RefusesToMergeIntoATiedWeightUnlessTold) {
+  using T = typename TypeParam::Scalar;
+  const auto owner = std::make_shared<Matrix<T>>(random_numbers<T>(7, 9));
+  const Matrix<T> before = *owner;
+  Matrix<T> named = before;
+  for (Matrix<T>* const weight : {owner.get(), &named}) {
+    const FrozenLinear<T> frozen =
+        weight == &named ? FrozenLinear<T>(named) : FrozenLinear<T>(owner->data(), 7, 9, owner);
+    TypeParam layer = around<TypeParam>(frozen);
+    EXPECT_TRUE(refuses<StateError>(layer, {"merge_into", "1 other", "overwrite"},
+                                    [&] { layer.merge_into(*weight); }));
+    EXPECT_TRUE(same_bits(*weight, before));
+    Matrix<T> other = before;
+    layer.merge_into(other);  // that is nobody's
+    layer.merge_into(*weight, mora::SharedWeight::overwrite);
+    EXPECT_TRUE(layer.merged());
+    EXPECT_TRUE(same_bits(frozen.weight(), other));
+    *weight = before;
+  }
+  // Nobody else's, though its owner is held here too.
+  TypeParam layer = around<TypeParam>(FrozenLinear<T>(owner->data(), 7, 9, owner));
+  {
+    const TypeParam copy = layer;
+    EXPECT_TRUE(refuses<StateError>(layer, {"1 other"}, [&] { layer.merge_into(*owner); }));
+  }
+  layer.merge_into(*owner);
+  EXPECT_TRUE(layer.merged());
+}
+
+TYPED_TEST(EveryLayer, KnowsItsUpdateAfterMergingForGoodOrRefusesIt) {
+  using T = typename TypeParam::Scalar;
+  Matrix<T> weight = random_numbers<T>(7, 9);
+  TypeParam layer = around<TypeParam, T>(weight);
+  const Matrix<T> update = layer.update();
+  layer.merge_into(weight);
+  EXPECT_TRUE(same_bits(layer.base().weight(), weight));  // as documented
+  if constexpr (TypeParam::AdapterType::additive) {
+    EXPECT_TRUE(same_bits(layer.update(), update));
+  } else {
+    EXPECT_TRUE(
+        refuses<StateError>(layer, {"update", "overwritten"}, [&] { (void)layer.update(); }));
   }
 }
 

@@ -44,6 +44,8 @@ void expect_unusable(Layer& layer, typename Layer::Saved& saved) {
   refused([&] { mora::AdamW<T>().step(layer); });
   refused([&] { (void)constant.base().weight(); });
   refused([&] { (void)constant.base().forward(x); });
+  refused([&] { constant.base().forward(x, y); });
+  refused([&] { constant.base().backward(dy, dx); });
 }
 
 TYPED_TEST(EveryLayer, RefusesEveryCallAfterBeingMovedFrom) {

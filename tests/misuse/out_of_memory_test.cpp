@@ -7,6 +7,8 @@
 #include "support/failing_allocations.hpp"
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/operators.hpp"
+#include "support/threads.hpp"
 
 namespace mora_tests {
 namespace {
@@ -41,6 +43,75 @@ TYPED_TEST(EveryLayer, IsNotMadeWithoutMemory) {
   EXPECT_GT(fail_each_allocation([&] { const TypeParam copy = layer; },
                                  [&] { EXPECT_EQ(bits_of(layer), before); }),
             1);
+}
+
+TYPED_TEST(EveryLayer, IsAssignedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  TypeParam source = make_layer<TypeParam>(20, 30, 3, 2);
+  TypeParam target = make_trained_layer<TypeParam>();
+  typename TypeParam::Saved saved;
+  (void)source.forward(random_numbers<T>(5, 20), saved);
+  (void)source.backward(random_numbers<T>(5, 30), saved);
+  source.merge();
+  const Bits before = bits_of(target);
+  EXPECT_GT(
+      fail_each_allocation([&] { target = source; }, [&] { EXPECT_EQ(bits_of(target), before); }),
+      3);
+  EXPECT_EQ(bits_of(target), bits_of(source));
+  source.unmerge();
+
+  TypeParam other = make_trained_layer<TypeParam>();
+  auto adapter = other.adapter();
+  EXPECT_GT(fail_each_allocation([&] { other.adapter() = source.adapter(); },
+                                 [&] { EXPECT_EQ(bits_of(other), before); }),
+            1);
+  other.adapter() = adapter;
+  EXPECT_EQ(bits_of(other), before);
+
+  mora::FrozenLinear<T> frozen = other.base();
+  EXPECT_GT(fail_each_allocation([&] { frozen = source.base(); },
+                                 [&] {
+                                   EXPECT_TRUE(same_bits(frozen.weight(), other.base().weight()));
+                                   EXPECT_TRUE(same_bits(frozen.bias(), other.base().bias()));
+                                 }),
+            0);
+}
+
+TYPED_TEST(EveryLayer, HasParametersThatAreAssignedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  mora::Parameter<T> target;
+  target.value = random_numbers<T>(2, 3);
+  target.gradient = random_numbers<T>(2, 3);
+  mora::Parameter<T> source = target;
+  source.value = random_numbers<T>(4, 5, 2);
+  source.gradient = random_numbers<T>(4, 5, 3);
+  EXPECT_EQ(fail_each_allocation([&] { target = source; },
+                                 [&] {
+                                   EXPECT_TRUE(same_bits(target.value, random_numbers<T>(2, 3)));
+                                   EXPECT_TRUE(same_bits(target.gradient, target.value));
+                                 }),
+            2);
+  EXPECT_TRUE(same_bits(target.gradient, source.gradient));
+}
+
+// The forward pass that it goes back through is still the one of before.
+TYPED_TEST(EveryLayer, HasSavedThatIsAssignedInFullOrNotAtAll) {
+  using T = typename TypeParam::Scalar;
+  TypeParam layer = make_trained_layer<TypeParam>();
+  const auto dy = random_numbers<T>(5, 7);
+  typename TypeParam::Saved source;
+  typename TypeParam::Saved target;
+  (void)layer.forward(random_numbers<T>(2, 9), source);
+  (void)layer.forward(random_numbers<T>(5, 9), target);
+  const long failures = fail_each_allocation([&] { target = source; },
+                                             [&] {
+                                               TypeParam copy = layer;
+                                               typename TypeParam::Saved used = target;
+                                               (void)copy.backward(dy, used);
+                                             });
+  EXPECT_GT(failures, 0);
+  EXPECT_THROW((void)layer.backward(dy, target), mora::ShapeError);  // it is that of two tokens
+  (void)layer.backward(random_numbers<T>(2, 7), target);
 }
 
 TYPED_TEST(EveryLayer, InfersOrThrows) {
@@ -155,24 +226,40 @@ TYPED_TEST(EveryLayer, MergesOrStaysAsItIs) {
             0);
 }
 
-TYPED_TEST(EveryLayer, MergesIntoMemoryOrLeavesIt) {
-  using T = typename TypeParam::Scalar;
-  const auto weight = random_numbers<T>(7, 9);
-  const mora::RowVector<T> bias = random_numbers<T>(1, 7);
-  const auto adapter = make_layer<TypeParam>(9, 7, 3).adapter();
+template <class Layer>
+void expect_merges_or_leaves(Index in, Index out) {
+  using T = typename Layer::Scalar;
+  const auto weight = random_numbers<T>(out, in);
+  const mora::RowVector<T> bias = random_numbers<T>(1, out);
+  const auto adapter = make_layer<Layer>(in, out, 3).adapter();
   for (const bool in_place : {true, false}) {
     Matrix<T> frozen = weight;
     Matrix<T> other = weight;
     Matrix<T>& target = in_place ? frozen : other;
-    TypeParam layer({frozen, bias}, adapter);
-    fail_each_allocation([&] { layer.merge_into(target); },
-                         [&] {
-                           EXPECT_FALSE(layer.merged());
-                           EXPECT_TRUE(same_bits(target, weight));
-                         });
+    Layer layer({frozen, bias}, adapter);
+    const long failures = fail_each_allocation(
+        [&] {
+          use_threads(4);
+          layer.merge_into(target);
+        },
+        [&] {
+          EXPECT_FALSE(layer.merged());
+          EXPECT_TRUE(same_bits(target, weight));
+        });
+    EXPECT_GT(failures, 0);
     EXPECT_FALSE(same_bits(target, weight));
     EXPECT_EQ(layer.merged(), in_place);
   }
+}
+
+TYPED_TEST(EveryLayer, MergesIntoMemoryOrLeavesIt) { expect_merges_or_leaves<TypeParam>(9, 7); }
+
+// Every thread takes working memory of its own.
+TYPED_TEST(EveryLayer, MergesIntoMemoryOnManyThreadsOrLeavesIt) {
+  expect_merges_or_leaves<TypeParam>(600, 700);
+}
+TEST(UsersOperator, MergesIntoMemoryOnManyThreadsOrLeavesIt) {
+  expect_merges_or_leaves<mora::MoraLinear<float, UsersOperator>>(600, 700);
 }
 
 TYPED_TEST(EveryLayer, IsSteppedInFullOrNotAtAll) {

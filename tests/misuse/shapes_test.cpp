@@ -60,6 +60,46 @@ TEST(FrozenLinear, RefusesABiasOfAnotherLength) {
   }));
 }
 
+TEST(FrozenLinear, RefusesMatricesOfAnotherShape) {
+  const FrozenLinear<float> layer(random_numbers<float>(6, 4));
+  const auto x = random_numbers<float>(3, 4);
+  const auto dy = random_numbers<float>(3, 6);
+  const auto wide = random_numbers<float>(3, 40);
+  Matrix<float> y = Matrix<float>::Ones(3, 6);
+  Matrix<float> dx = Matrix<float>::Ones(3, 4);
+  Matrix<float> tall = Matrix<float>::Ones(5, 6);
+  EXPECT_TRUE(throws<ShapeError>({"columns of x", "expected 4", "found 40"},
+                                 [&] { layer.forward(wide, y); }));
+  EXPECT_TRUE(throws<ShapeError>({"columns of x", "found 40"}, [&] { (void)layer.forward(wide); }));
+  EXPECT_TRUE(throws<ShapeError>({"columns of dy", "expected 6", "found 40"},
+                                 [&] { layer.backward(wide, dx); }));
+  EXPECT_TRUE(
+      throws<ShapeError>({"columns of dy", "found 40"}, [&] { (void)layer.backward(wide); }));
+  EXPECT_TRUE(throws<ShapeError>({"result, rows", "expected 3", "found 5"},
+                                 [&] { layer.forward(x, tall); }));
+  EXPECT_TRUE(throws<ShapeError>({"result, columns", "expected 4", "found 6"},
+                                 [&] { layer.backward(dy, y); }));
+  EXPECT_TRUE((y.array() == 1.0f).all() && (dx.array() == 1.0f).all() &&
+              (tall.array() == 1.0f).all());
+  layer.forward(x, y);
+  layer.backward(dy, dx);
+  EXPECT_TRUE(same_bits(y, layer.forward(x)));
+  EXPECT_TRUE(near(dx, dy * layer.weight()));
+}
+
+TEST(FrozenLinear, LeavesAMatrixThatItRefusesToTheCaller) {
+  const auto weight = random_numbers<float>(6, 4);
+  Matrix<float> moved = weight;
+  EXPECT_TRUE(throws<ShapeError>(
+      {"bias"}, [&] { FrozenLinear<float>(std::move(moved), mora::RowVector<float>::Zero(4)); }));
+  EXPECT_TRUE(same_bits(moved, weight));  // NOLINT(bugprone-use-after-move)
+  const FrozenLinear<float> frozen(std::move(moved));
+  EXPECT_TRUE(same_bits(frozen.weight(), weight));
+  // A handle of the caller's outlives settings that are refused.
+  EXPECT_THROW((mora::MoraLinear<float>(frozen, {.rank = 0})), ArgumentError);
+  EXPECT_TRUE(same_bits(frozen.weight(), weight));
+}
+
 TEST(FrozenLinear, RefusesAWeightBeyondMemory) {
   EXPECT_TRUE(throws<ShapeError>({"weight", "2147483648 x 1099511627776"},
                                  [] { frozen(Index{1} << 31, Index{1} << 40); }));

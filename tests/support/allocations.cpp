@@ -11,10 +11,14 @@ namespace {
 std::atomic<long> count{0};
 std::atomic<long> live{0};
 std::atomic<long> until_failure{0};
+std::atomic<std::size_t> largest{0};
 
 /// Whether this allocation may be made.
-bool admit() {
+bool admit(std::size_t size) {
   ++count;
+  std::size_t known = largest;
+  while (known < size && !largest.compare_exchange_weak(known, size)) {
+  }
   return until_failure.load() <= 0 || --until_failure != 0;
 }
 
@@ -34,6 +38,7 @@ namespace mora_tests {
 
 long allocation_count() { return count; }
 long live_allocations() { return live; }
+long take_largest_allocation() { return static_cast<long>(largest.exchange(0)); }
 void fail_allocation(long k) { until_failure = k; }
 bool allocation_failed() { return until_failure <= 0; }
 
@@ -48,20 +53,22 @@ void* __real_aligned_alloc(std::size_t alignment, std::size_t size);
 int __real_posix_memalign(void** memory, std::size_t alignment, std::size_t size);
 void __real_free(void* memory);
 
-void* __wrap_malloc(std::size_t size) { return admit() ? counted(__real_malloc(size)) : nullptr; }
+void* __wrap_malloc(std::size_t size) {
+  return admit(size) ? counted(__real_malloc(size)) : nullptr;
+}
 void* __wrap_calloc(std::size_t number, std::size_t size) {
-  return admit() ? counted(__real_calloc(number, size)) : nullptr;
+  return admit(number * size) ? counted(__real_calloc(number, size)) : nullptr;
 }
 void* __wrap_realloc(void* memory, std::size_t size) {
-  if (!admit()) return nullptr;
+  if (!admit(size)) return nullptr;
   void* const moved = __real_realloc(memory, size);
   return memory == nullptr ? counted(moved) : moved;
 }
 void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
-  return admit() ? counted(__real_aligned_alloc(alignment, size)) : nullptr;
+  return admit(size) ? counted(__real_aligned_alloc(alignment, size)) : nullptr;
 }
 int __wrap_posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
-  if (!admit()) return 12;  // ENOMEM
+  if (!admit(size)) return 12;  // ENOMEM
   const int error = __real_posix_memalign(memory, alignment, size);
   if (error == 0) ++live;
   return error;

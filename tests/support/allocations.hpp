@@ -14,6 +14,9 @@ namespace mora_tests {
 /// Allocations that were not given back.
 [[nodiscard]] long live_allocations();
 
+/// The bytes of the largest allocation since the last call of this function.
+[[nodiscard]] long take_largest_allocation();
+
 /// Lets the k-th allocation from now on fail (malloc returns null, operator new throws
 /// std::bad_alloc), counted from 1; those after it succeed again. 0 takes an order back.
 void fail_allocation(long k);

@@ -7,9 +7,20 @@
 #include <thread>
 #include <vector>
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 namespace mora_tests {
 
 inline constexpr std::size_t thread_count = 8;
+
+/// From now on the library uses that many threads in calls from this one, with OpenMP.
+inline void use_threads([[maybe_unused]] int number) {
+#if defined(_OPENMP)
+  omp_set_num_threads(number);
+#endif
+}
 
 /// `work(i)` on thread i of eight that begin at the same time.
 inline void on_eight_threads(const std::function<void(std::size_t)>& work) {

@@ -58,7 +58,10 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 ///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
 /// - `plan_merge()`: what the rows of a merge have in common, computed once before them.
 /// - `merge_rows(plan, first, rows)`: on entry rows first ... of W, on exit the merged ones. Called
-/// from several threads at once, for disjoint rows. A zero update changes no bit.
+///   from several threads at once, for disjoint rows. A zero update changes no bit.
+/// - `reserve_merge(rows)`: takes the working memory of the calling thread for a merge of that many
+///   rows, or none, after which merge_rows does not throw: merge_into must not run out of memory
+///   half-way. May be missing where merge_rows takes none.
 /// - `update_bound()`: an upper bound of |W' - W| over all entries, infinite when unknown. It saves
 ///   merge_into the trial of every row.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
@@ -84,7 +87,7 @@ template <Adapter A, class T>
 void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
                        MutableMap<T> y, typename A::Saved* saved) {
   if constexpr (A::additive) {
-    base.add_forward(x, y);
+    add_frozen_forward(base, x, y);
     adapter.add_forward(x, y, saved);
   } else {
     adapter.add_forward(base, x, y, saved);
@@ -96,7 +99,7 @@ template <Adapter A, class T>
 void add_backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
                         const ConstMap<T>& dy, const typename A::Saved& saved, MutableMap<T>* dx) {
   if constexpr (A::additive) {
-    if (dx) base.add_backward(dy, *dx);
+    if (dx) add_frozen_backward(base, dy, *dx);
     adapter.add_backward(x, dy, saved, dx);
   } else {
     adapter.add_backward(base, x, dy, saved, dx);

@@ -25,11 +25,11 @@ namespace mora::inline MORA_ABI {
 template <Real T>
 class FrozenLinear {
  public:
-  /// Takes the matrix over.
+  /// Takes the matrix over, unless it throws.
   FrozenLinear(Matrix<T>&& weight, RowVector<T> bias = {}) {  // NOLINT(google-explicit-constructor)
-    detail::require_features(weight.cols(), weight.rows());
-    const auto owned = std::make_shared<const Matrix<T>>(std::move(weight));
-    bind(owned->data(), owned->rows(), owned->cols(), owned->cols(), owned, std::move(bias));
+    const auto owned = std::make_shared<Matrix<T>>();
+    bind(weight.data(), weight.rows(), weight.cols(), weight.cols(), owned, std::move(bias));
+    *owned = std::move(weight);  // the numbers stay where they are
   }
 
   /// Copies a temporary that cannot be taken over: Eigen's eval() returns a const one.
@@ -65,10 +65,20 @@ class FrozenLinear {
     bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
   }
 
+  FrozenLinear(const FrozenLinear&) = default;
+  FrozenLinear(FrozenLinear&&) = default;
+  FrozenLinear& operator=(const FrozenLinear& other) { return *this = FrozenLinear(other); }
+  FrozenLinear& operator=(FrozenLinear&&) = default;
+  ~FrozenLinear() = default;
+
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index out_features() const { return out_; }
   /// Empty when there is none.
   [[nodiscard]] const RowVector<T>& bias() const { return bias_; }
+
+  /// How many handles are copies of one another, this one among them. Handles that were made apart
+  /// from one matrix of the caller's do not know of each other.
+  [[nodiscard]] long use_count() const { return data_.use_count(); }
 
   /// W [out, in]. Throws StateError for a handle that was moved from.
   [[nodiscard]] ConstMap<T> weight() const {
@@ -76,30 +86,22 @@ class FrozenLinear {
     return {data_.get(), out_, in_, Eigen::OuterStride<>(stride_)};
   }
 
-  /// Y [tokens, out]. 2 tokens in out operations.
+  /// Y [tokens, out] = X W^T + b. tokens in out multiply-adds. Throws ShapeError for other shapes,
+  /// and ArgumentError for a result that overlaps memory which is still read.
   [[nodiscard]] Matrix<T> forward(const MatrixView<T>& x) const {
-    detail::require_size("forward, columns of x (in_features)", in_, x.cols());
     Matrix<T> y(x.rows(), out_);
-    forward_into(x, detail::map_of(y));
+    forward(x, y);
     return y;
   }
+  void forward(const MatrixView<T>& x, MutableView<T> y) const;
 
-  /// The same for arguments that were checked: y = x W^T + b.
-  void forward_into(const ConstMap<T>& x, MutableMap<T> y) const {
-    y.setZero();
-    add_forward(x, y);
+  /// dX [tokens, in] = dY W, for dY [tokens, out]. Nothing is kept for it by a forward pass.
+  [[nodiscard]] Matrix<T> backward(const MatrixView<T>& dy) const {
+    Matrix<T> dx(dy.rows(), in_);
+    backward(dy, dx);
+    return dx;
   }
-  /// y += x W^T + b.
-  void add_forward(const ConstMap<T>& x, MutableMap<T> y) const {
-    if (bias_.size() != 0) y.rowwise() += bias_;
-    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(y, T(1), x,
-                                                                                weight());
-  }
-
-  /// dx += dy W.
-  void add_backward(const ConstMap<T>& dy, MutableMap<T> dx) const {
-    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(dx, T(1), dy, weight());
-  }
+  void backward(const MatrixView<T>& dy, MutableView<T> dx) const;
 
  private:
   void bind(const T* data, Index out, Index in, Index stride, std::shared_ptr<const void> owner,
@@ -111,7 +113,8 @@ class FrozenLinear {
                                          alignof(T), ", found one that is ", over, " beyond"));
     }
     if (bias.size() != 0) detail::require_size("bias, length (out_features)", out, bias.size());
-    data_ = std::shared_ptr<const T>(std::move(owner), data);
+    // With an own count, of the handles: who else holds the owner is not one.
+    data_ = std::shared_ptr<const T>(data, [kept = std::move(owner)](const T*) {});
     out_ = out;
     in_ = in;
     stride_ = stride;
@@ -124,5 +127,44 @@ class FrozenLinear {
   Index stride_ = 0;
   RowVector<T> bias_;
 };
+
+namespace detail {
+
+// For arguments that were checked.
+
+/// y += x W^T + b.
+template <class T>
+void add_frozen_forward(const FrozenLinear<T>& layer, const ConstMap<T>& x, MutableMap<T> y) {
+  if (layer.bias().size() != 0) y.rowwise() += layer.bias();
+  add_product<Operand::plain, Operand::transposed, T>(y, T(1), x, layer.weight());
+}
+
+/// dx += dy W.
+template <class T>
+void add_frozen_backward(const FrozenLinear<T>& layer, const ConstMap<T>& dy, MutableMap<T> dx) {
+  add_product<Operand::plain, Operand::plain, T>(dx, T(1), dy, layer.weight());
+}
+
+}  // namespace detail
+
+template <Real T>
+void FrozenLinear<T>::forward(const MatrixView<T>& x, MutableView<T> y) const {
+  const ConstMap<T> w = weight();
+  detail::require_size("forward, columns of x (in_features)", in_, x.cols());
+  MutableMap<T> result = detail::checked_result<T>(y, x.rows(), out_, x);
+  detail::require_disjoint("result", detail::as_const(result), w);
+  result.setZero();
+  detail::add_frozen_forward<T>(*this, x, result);
+}
+
+template <Real T>
+void FrozenLinear<T>::backward(const MatrixView<T>& dy, MutableView<T> dx) const {
+  const ConstMap<T> w = weight();
+  detail::require_size("backward, columns of dy (out_features)", out_, dy.cols());
+  MutableMap<T> result = detail::checked_result<T>(dx, dy.rows(), in_, dy);
+  detail::require_disjoint("result", detail::as_const(result), w);
+  result.setZero();
+  detail::add_frozen_backward<T>(*this, dy, result);
+}
 
 }  // namespace mora::inline MORA_ABI

@@ -32,6 +32,11 @@ class FullAdapter {
     weight_.value = base.weight();
     bias_.value = base.bias();
   }
+  FullAdapter(const FullAdapter&) = default;
+  FullAdapter(FullAdapter&&) = default;
+  FullAdapter& operator=(const FullAdapter& other) { return *this = FullAdapter(other); }
+  FullAdapter& operator=(FullAdapter&&) = default;
+  ~FullAdapter() = default;
 
   [[nodiscard]] Index in_features() const { return weight_.value.cols(); }
   [[nodiscard]] Index out_features() const { return weight_.value.rows(); }

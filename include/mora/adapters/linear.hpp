@@ -4,6 +4,7 @@
 #include <concepts>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,22 @@
 #include "mora/adapters/mora.hpp"
 
 namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+/// Adapters that are made without random numbers.
+template <class A>
+inline constexpr bool starts_without_numbers =
+    std::is_constructible_v<A, const FrozenLinear<typename A::Scalar>&,
+                            const typename A::Settings&>;
+
+}  // namespace detail
+
+/// What merge_into the frozen weight itself does where other handles share that.
+enum class SharedWeight {
+  refuse,     ///< Throws StateError.
+  overwrite,  ///< Merges: they see the merged weight as theirs from then on.
+};
 
 /// A frozen linear layer with an adapter around it; MoraLinear, LoraLinear and FullLinear are it.
 ///
@@ -38,6 +55,11 @@ class AdaptedLinear {
   class Saved {
    public:
     Saved() = default;
+    Saved(const Saved&) = default;
+    Saved(Saved&&) = default;
+    Saved& operator=(const Saved& other) { return *this = Saved(other); }
+    Saved& operator=(Saved&&) = default;
+    ~Saved() = default;
 
    private:
     friend class AdaptedLinear;
@@ -47,11 +69,13 @@ class AdaptedLinear {
   };
 
   /// A fresh adapter that changes nothing yet: the layer computes what the frozen one does.
-  /// Throws ArgumentError or ShapeError for settings that cannot be.
+  /// Throws ArgumentError or ShapeError for settings that cannot be. A matrix that is moved in
+  /// belongs to the frozen layer by then, and is gone when that is a temporary: who wants to try
+  /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it
+  /// in.
   explicit AdaptedLinear(FrozenLinear<Scalar> base,
-                         const Settings& settings = {}) requires std::constructible_from < A,
-      const FrozenLinear<Scalar>
-  &, const Settings& > : base_(std::move(base)), adapter_(base_, settings) {}
+                         const Settings& settings = {}) requires detail::starts_without_numbers<A>
+      : base_(std::move(base)), adapter_(base_, settings) {}
 
   /// The same for adapters that start with random numbers (LoRA's A).
   template <Generator64 G>
@@ -64,9 +88,16 @@ class AdaptedLinear {
     require_usable();
   }
 
+  AdaptedLinear(const AdaptedLinear&) = default;
+  AdaptedLinear(AdaptedLinear&&) = default;
+  AdaptedLinear& operator=(const AdaptedLinear& other) { return *this = AdaptedLinear(other); }
+  AdaptedLinear& operator=(AdaptedLinear&&) = default;
+  ~AdaptedLinear() = default;
+
   [[nodiscard]] Index in_features() const { return base_.in_features(); }
   [[nodiscard]] Index out_features() const { return base_.out_features(); }
-  /// The frozen layer, for its output without the adapter: `layer.base().forward(x)`.
+  /// The frozen layer, for its output without the adapter: `layer.base().forward(x)`. After
+  /// merge_into the frozen weight itself its numbers are the merged ones.
   [[nodiscard]] const FrozenLinear<Scalar>& base() const { return base_; }
   [[nodiscard]] const A& adapter() const {
     require_not_moved_from();
@@ -156,22 +187,29 @@ class AdaptedLinear {
 
   /// Adds the update to `weight` [out, in], which holds the numbers of the frozen weight, in place
   /// and without a copy of it: for those who have memory for one matrix only. When it is the frozen
-  /// weight's own memory the layer is merged from then on (other layers over that memory see the
-  /// merged weight as theirs), without a way back; otherwise the layer is unchanged. Throws
-  /// NumericError, and changes nothing, when a number of the result is not finite. The caller sees
-  /// to it that nobody reads `weight` meanwhile. Cost: a reading pass over W and
-  /// one that adds, the memory traffic of W += D.
-  void merge_into(Output weight) {
+  /// weight's own memory the layer is merged from then on, without a way back; otherwise the layer
+  /// is unchanged. Other layers over that memory would see the merged weight as theirs: where
+  /// copies of the layer or of its FrozenLinear exist, it throws StateError unless `shared` says
+  /// `overwrite`. Of layers that were made apart from one matrix of the caller's it cannot know.
+  /// Throws NumericError, and changes nothing, when a number of the result is not finite. The
+  /// caller sees to it that nobody reads `weight` meanwhile. Cost: a reading pass over W and one
+  /// that adds, the memory traffic of W += D.
+  void merge_into(Output weight, SharedWeight shared = SharedWeight::refuse) {
     require_trainable("merge_into");
     require_usable();
     MutableMap<Scalar> target = detail::map_of(weight);
     detail::require_size("merge_into, rows (out_features)", out_features(), target.rows());
     detail::require_size("merge_into, columns (in_features)", in_features(), target.cols());
-    require_rows_apart("merge_into", target);
+    detail::require_rows_apart("merge_into", target);
     const ConstMap<Scalar> w = base_.weight();
     const bool in_place =
         target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
     if (!in_place) detail::require_disjoint("merge_into", detail::as_const(target), w);
+    if (in_place && shared == SharedWeight::refuse && base_.use_count() > 1) {
+      throw StateError(detail::concat("merge_into: the frozen weight has ", base_.use_count() - 1,
+                                      " other handles, which would see the merged one; pass "
+                                      "SharedWeight::overwrite, or merge"));
+    }
     require_disjoint_from_parameters("merge_into", target);
     RowVector<Scalar> bias = detail::merged_bias(adapter_, base_);
     std::optional<FrozenLinear<Scalar>> result;
@@ -181,9 +219,13 @@ class AdaptedLinear {
     merged_in_place_ = in_place;
   }
 
-  /// Delta W [out, in] as a dense matrix: what merge adds.
+  /// Delta W [out, in] as a dense matrix: what merge adds. Throws StateError after merge_into the
+  /// frozen weight itself where it is the difference to that (full fine-tuning).
   [[nodiscard]] Matrix<Scalar> update() const {
     require_usable();
+    if (!A::additive && merged_in_place_) {
+      throw StateError("update: merge_into has overwritten the frozen weight itself");
+    }
     return detail::dense_update(adapter_, base_);
   }
 
@@ -212,13 +254,6 @@ class AdaptedLinear {
     if (merged()) throw StateError(detail::concat(call, ": the layer is merged; unmerge it first"));
   }
 
-  static void require_rows_apart(const char* call, const MutableMap<Scalar>& target) {
-    if (target.rows() > 1 && target.outerStride() < target.cols()) {
-      throw ArgumentError(detail::concat(call, ": rows of ", target.cols(), " numbers overlap, as ",
-                                         target.outerStride(), " lie between their beginnings"));
-    }
-  }
-
   void require_disjoint_from_parameters(const char* call, const MutableMap<Scalar>& target) const {
     adapter_.visit_parameters([&](std::string_view, const auto& parameter) {
       detail::require_disjoint(call, detail::as_const(target), detail::map_of(parameter.value));
@@ -228,11 +263,7 @@ class AdaptedLinear {
 
   MutableMap<Scalar> checked_output(Output& output, Index rows, Index cols,
                                     const ConstMap<Scalar>& input) const {
-    const MutableMap<Scalar> map = detail::map_of(output);
-    detail::require_size("result, rows (tokens)", rows, map.rows());
-    detail::require_size("result, columns", cols, map.cols());
-    require_rows_apart("result", map);
-    detail::require_disjoint("result", detail::as_const(map), input);
+    const MutableMap<Scalar> map = detail::checked_result(output, rows, cols, input);
     detail::require_disjoint("result", detail::as_const(map), base_.weight());
     if (merged_) detail::require_disjoint("result", detail::as_const(map), merged_->weight());
     require_disjoint_from_parameters("result", map);
@@ -246,11 +277,11 @@ class AdaptedLinear {
       require_trainable("forward for training");
       saved->tokens_ = -1;
     }
+    y.setZero();
     if (merged_) {
-      merged_->forward_into(x, y);
+      detail::add_frozen_forward(*merged_, x, y);
       return;
     }
-    y.setZero();
     detail::add_forward_layer(adapter_, base_, x, y, saved ? &saved->adapter_ : nullptr);
     if (!saved) return;
     if constexpr (A::saves_input) {

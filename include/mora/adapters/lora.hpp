@@ -20,7 +20,6 @@ namespace detail {
 
 // What scratch memory is for.
 struct LowRank;
-struct GradientOfA;
 
 }  // namespace detail
 
@@ -89,6 +88,11 @@ class LoraAdapter {
   template <Generator64 G>
   LoraAdapter(const FrozenLinear<T>& base, const Settings& settings, G& generator)
       : LoraAdapter(base.in_features(), base.out_features(), settings, generator) {}
+  LoraAdapter(const LoraAdapter&) = default;
+  LoraAdapter(LoraAdapter&&) = default;
+  LoraAdapter& operator=(const LoraAdapter& other) { return *this = LoraAdapter(other); }
+  LoraAdapter& operator=(LoraAdapter&&) = default;
+  ~LoraAdapter() = default;
 
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Index in_features() const { return a_.value.cols(); }
@@ -130,37 +134,47 @@ class LoraAdapter {
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) detail::resize(saved->low_rank, x.rows(), rank());
-    MutableMap<T> z = saved ? detail::map_of(saved->low_rank)
-                            : detail::scratch<T, detail::LowRank>(x.rows(), rank());
-    z.setZero();
-    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
-        z, T(1), x, detail::map_of(a_.value));
-    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
-        y, scale(), detail::as_const(z), detail::map_of(b_.value));
+    detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
+      MutableMap<T> z = saved ? detail::rows_of(detail::map_of(saved->low_rank), first, count)
+                              : detail::scratch<T, detail::LowRank>(count, rank());
+      z.setZero();
+      detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
+          z, T(1), detail::rows_of(x, first, count), detail::map_of(a_.value));
+      detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
+          detail::rows_of(y, first, count), scale(), detail::as_const(z), detail::map_of(b_.value));
+    });
   }
 
   void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
     detail::require_size("backward, columns of the saved x A^T (rank)", rank(),
                          saved.low_rank.cols());
-    MutableMap<T> da = detail::gradient_of(a_);
+    const MutableMap<T> da = detail::gradient_of(a_);
     const MutableMap<T> db = detail::gradient_of(b_);
-    MutableMap<T> g = detail::scratch<T, detail::LowRank>(dy.rows(), rank());
-    g.setZero();
-    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
-        g, scale(), dy, detail::map_of(std::as_const(b_.value)));
-    if (dx) {
+    // All memory first: running out of it must not leave one gradient changed and one not.
+    detail::for_each_tile(dy.rows(), rank(), [&](Index, Index count) {
+      (void)detail::scratch<T, detail::LowRank>(count, rank());
+      detail::reserve_product<T>(count, rank(), out_features());
+      detail::reserve_product<T>(count, in_features(), rank());
+      detail::reserve_product<T>(rank(), in_features(), count);
+      detail::reserve_product<T>(out_features(), rank(), count);
+    });
+    detail::for_each_tile(dy.rows(), rank(), [&](Index first, Index count) {
+      const ConstMap<T> dy_tile = detail::rows_of(dy, first, count);
+      MutableMap<T> g = detail::scratch<T, detail::LowRank>(count, rank());
+      g.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
-          *dx, T(1), detail::as_const(g), detail::map_of(std::as_const(a_.value)));
-    }
-    // Aside at first: running out of memory must not leave one gradient changed and one not.
-    MutableMap<T> added = detail::scratch<T, detail::GradientOfA>(da.rows(), da.cols());
-    added.setZero();
-    detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-        added, T(1), detail::as_const(g), x);
-    detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-        db, scale(), dy, detail::map_of(saved.low_rank));
-    da += added;
+          g, scale(), dy_tile, detail::map_of(std::as_const(b_.value)));
+      if (dx) {
+        detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+            detail::rows_of(*dx, first, count), T(1), detail::as_const(g),
+            detail::map_of(std::as_const(a_.value)));
+      }
+      detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+          da, T(1), detail::as_const(g), detail::rows_of(x, first, count));
+      detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+          db, scale(), dy_tile, detail::rows_of(detail::map_of(saved.low_rank), first, count));
+    });
   }
 
   struct MergePlan {
@@ -178,6 +192,8 @@ class LoraAdapter {
         rows, scale(), detail::rows_of(detail::map_of(b_.value), first, rows.rows()),
         detail::map_of(a_.value));
   }
+
+  void reserve_merge(Index rows) const { detail::reserve_product<T>(rows, in_features(), rank()); }
 
   /// An upper bound of the update's entries, and of B A that it is computed from.
   [[nodiscard]] double update_bound() const {

@@ -21,11 +21,15 @@ namespace mora::inline MORA_ABI::detail {
 
 struct TrialRows;
 
-/// Rows of a weight that fit into the cache, in parallel.
+/// How many rows of a weight fit into the cache.
+[[nodiscard]] inline Index weight_chunk(Index in_features) {
+  return std::max<Index>(1, (Index{1} << 16) / in_features);
+}
+
+/// That many rows after another, in parallel.
 template <class F>
 void for_each_weight_chunk(Index out_features, Index in_features, const F& f) {
-  const Index rows = std::max<Index>(1, (Index{1} << 16) / in_features);
-  parallel_pieces(out_features, rows, f);
+  parallel_pieces(out_features, weight_chunk(in_features), f);
 }
 
 template <class T>
@@ -105,9 +109,18 @@ template <Adapter A>
 void merge_in_place(const A& adapter, MutableMap<typename A::Scalar> target) {
   const auto plan = adapter.plan_merge();
   require_finite_merge(adapter, target, plan);
-  for_each_weight_chunk(target.rows(), target.cols(), [&](Index first, Index count) {
-    adapter.merge_rows(plan, first, rows_of(target, first, count));
-  });
+  const Index chunk = weight_chunk(target.cols());
+  parallel_pieces(
+      target.rows(), chunk,
+      [&] {
+        if constexpr (requires { adapter.reserve_merge(Index{1}); }) {
+          adapter.reserve_merge(std::min(chunk, target.rows()));
+          adapter.reserve_merge(target.rows() % chunk);  // a smaller product may need more
+        }
+      },
+      [&](Index first, Index count) {
+        adapter.merge_rows(plan, first, rows_of(target, first, count));
+      });
 }
 
 /// Delta W [out, in] as a dense matrix: what merging adds.

@@ -26,7 +26,6 @@ namespace detail {
 // What the scratch memory of a MoRA adapter is for.
 struct CompressedTile;
 struct ProductTile;
-struct GradientSum;
 struct UnitVector;
 struct SourceEntries;
 struct BlockProducts;
@@ -83,6 +82,11 @@ class MoraAdapter {
   }
   explicit MoraAdapter(const FrozenLinear<T>& base, const Settings& settings = {})
       : MoraAdapter(base.in_features(), base.out_features(), settings) {}
+  MoraAdapter(const MoraAdapter&) = default;
+  MoraAdapter(MoraAdapter&&) = default;
+  MoraAdapter& operator=(const MoraAdapter& other) { return *this = MoraAdapter(other); }
+  MoraAdapter& operator=(MoraAdapter&&) = default;
+  ~MoraAdapter() = default;
 
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Index side() const { return pair_.compress.side(); }
@@ -149,10 +153,15 @@ class MoraAdapter {
                     MutableMap<T>* dx) {
     detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
                          saved.compressed.cols());
-    MutableMap<T> dm = detail::gradient_of(m_);
-    // Aside at first: running out of memory must not leave a gradient of some tiles.
-    MutableMap<T> sum = detail::scratch<T, detail::GradientSum>(side(), side());
-    sum.setZero();
+    const MutableMap<T> dm = detail::gradient_of(m_);
+    // All memory first: running out of it must not leave a gradient of some tiles.
+    for_each_tile(dy.rows(), [&](Index, Index count) {
+      const Index rows = count * pair_.compress.blocks();
+      (void)detail::scratch<T, detail::CompressedTile>(count, width());
+      (void)detail::scratch<T, detail::ProductTile>(count, width());
+      detail::reserve_product<T>(side(), side(), rows);
+      detail::reserve_product<T>(rows, side(), side());
+    });
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
       for_each_token(count, out_features(), [&](Index i) {
@@ -161,7 +170,7 @@ class MoraAdapter {
       });
       const ConstMap<T> z = detail::rows_of(detail::map_of(saved.compressed), first, count);
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-          sum, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
+          dm, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
       if (!dx) return;
       MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
       product.setZero();
@@ -172,16 +181,15 @@ class MoraAdapter {
                                    span_of(detail::rows_of(*dx, first, count), i));
       });
     });
-    dm += sum;
   }
 
-  /// s M C [side, in] where there is one block: the rows that W's rows have added. Else null. It
-  /// is working memory of the thread that plans, and lives until that plans again.
+  /// s M C [side, in] where there is one block and it is small: the rows that W's rows have added.
+  /// Else null. It is working memory of the thread that plans, and lives until that plans again.
   struct MergePlan {
     T* source_rows = nullptr;
   };
   [[nodiscard]] MergePlan plan_merge() const {
-    if (pair_.compress.blocks() != 1) return {};
+    if (pair_.compress.blocks() != 1 || side() > detail::scratch_tile / in_features()) return {};
     const MergePlan plan{detail::scratch<T, detail::SourceRows>(side() * in_features())};
     MutableMap<T> rows = source_rows(plan);
     detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
@@ -211,6 +219,15 @@ class MoraAdapter {
     }
   }
 
+  void reserve_merge(Index /*rows*/) const {
+    (void)detail::scratch<T, detail::ScaledRow>(side());
+    if constexpr (!names_sources) {
+      (void)detail::scratch<T, detail::UnitVector>(out_features());
+      (void)detail::scratch<T, detail::SourceEntries>(width());
+    }
+    if constexpr (!adds_blocks) (void)detail::scratch<T, detail::BlockProducts>(width());
+  }
+
   /// An upper bound of the update's entries; infinite when an operator does not tell its gain.
   [[nodiscard]] double update_bound() const {
     if constexpr (requires(const Compressor& c, const Decompressor& d) { c.gain() + d.gain(); }) {
@@ -227,6 +244,15 @@ class MoraAdapter {
     detail::require_factor<T>("scale", settings.scale);
     return settings;
   }
+
+  /// Which of the operators' optional members there are.
+  static constexpr bool names_sources = requires(const Decompressor& d) {
+    d.for_each_source(Index{0}, [](Index) {});
+  };
+  static constexpr bool adds_blocks =
+      requires(const Compressor& c, std::span<const T> z, std::span<T> x) {
+    c.add_block_adjoint(Index{0}, z, x);
+  };
 
   /// Tokens are treated in tiles, so that the working memory is bounded and stays in the cache.
   static constexpr Index tile_rows = 8192;
@@ -264,7 +290,8 @@ class MoraAdapter {
 
   template <class F>
   void for_each_tile(Index tokens, const F& f) const {
-    const Index tile = std::max<Index>(1, tile_rows / pair_.compress.blocks());
+    const Index rows = std::min(tile_rows, detail::scratch_tile / side());
+    const Index tile = std::max<Index>(1, rows / pair_.compress.blocks());
     for (Index first = 0; first < tokens; first += tile) f(first, std::min(tile, tokens - first));
   }
 
@@ -284,7 +311,7 @@ class MoraAdapter {
   /// Calls f(p, D(output, p)) for the entries of z that reach an output.
   template <class F>
   void for_each_source(Index output, const F& f) const {
-    if constexpr (requires { pair_.decompress.for_each_source(output, [](Index) {}); }) {
+    if constexpr (names_sources) {
       pair_.decompress.for_each_source(output, [&](Index entry) { f(entry, T(1)); });
     } else {
       MutableMap<T> unit = detail::scratch<T, detail::UnitVector>(1, out_features());
@@ -300,7 +327,7 @@ class MoraAdapter {
 
   /// x += C^T z for a z that is zero but for one block.
   void add_block(Index block, std::span<const T> z, std::span<T> x) const {
-    if constexpr (requires { pair_.compress.add_block_adjoint(block, z, x); }) {
+    if constexpr (adds_blocks) {
       pair_.compress.add_block_adjoint(block, z, x);
     } else {
       MutableMap<T> all = detail::scratch<T, detail::BlockProducts>(1, width());

@@ -41,9 +41,11 @@ class NumericError : public Error {
 
 namespace detail {
 
+/// The parts as one text, or std::bad_alloc, which a stream would swallow.
 template <class... Parts>
 [[nodiscard]] std::string concat(const Parts&... parts) {
   std::ostringstream text;
+  text.exceptions(std::ios::badbit);
   (text << ... << parts);
   return text.str();
 }

@@ -137,9 +137,19 @@ class MatrixView : public ConstMap<T> {
 
 namespace detail {
 
+/// The same rows from the lowest address on: those of a map may go backwards.
+template <class T>
+[[nodiscard]] ConstMap<T> ascending(const ConstMap<T>& x) {
+  if (x.outerStride() >= 0 || x.rows() == 0) return x;
+  return {x.data() + (x.rows() - 1) * x.outerStride(), x.rows(), x.cols(),
+          Eigen::OuterStride<>(-x.outerStride())};
+}
+
 /// Whether two matrices share a number. Exact: blocks of one matrix beside each other do not.
 template <class T>
-[[nodiscard]] bool overlap(const ConstMap<T>& a, const ConstMap<T>& b) {
+[[nodiscard]] bool overlap(const ConstMap<T>& first, const ConstMap<T>& second) {
+  const ConstMap<T> a = ascending(first);
+  const ConstMap<T> b = ascending(second);
   if (a.size() == 0 || b.size() == 0) return false;
   const std::less<const T*> before;
   Index i = 0;
@@ -163,6 +173,26 @@ void require_disjoint(const char* what, const ConstMap<T>& output, const ConstMa
   if (overlap(output, input)) {
     throw ArgumentError(concat(what, ": the result overlaps memory that is still read"));
   }
+}
+
+template <class T>
+void require_rows_apart(const char* call, const MutableMap<T>& target) {
+  if (target.rows() > 1 && target.outerStride() < target.cols()) {
+    throw ArgumentError(concat(call, ": rows of ", target.cols(), " numbers overlap, as ",
+                               target.outerStride(), " lie between their beginnings"));
+  }
+}
+
+/// Where a result [rows, cols] goes that is computed from `input`.
+template <class T>
+[[nodiscard]] MutableMap<T> checked_result(MutableView<T>& result, Index rows, Index cols,
+                                           const ConstMap<T>& input) {
+  const MutableMap<T> map = map_of(result);
+  require_size("result, rows (tokens)", rows, map.rows());
+  require_size("result, columns", cols, map.cols());
+  require_rows_apart("result", map);
+  require_disjoint("result", as_const(map), input);
+  return map;
 }
 
 }  // namespace detail

@@ -24,29 +24,52 @@ namespace mora::inline MORA_ABI::detail {
 /// Calls `body(first, count)` for consecutive pieces of [0, size), each of `piece` items (the last
 /// one shorter), on all threads when the program is compiled with OpenMP. The pieces do not depend
 /// on the number of threads, so neither do results that depend on the piece alone. An exception
-/// from a piece reaches the caller.
-template <class Body>
-void parallel_pieces(Index size, Index piece, const Body& body) {
+/// from a piece reaches the caller. Every thread calls `prepare()` first; when one of these calls
+/// throws there is no piece, so that what takes memory there cannot run out of it half-way.
+template <class Prepare, class Body>
+void parallel_pieces(Index size, Index piece, const Prepare& prepare, const Body& body) {
   const Index pieces = (size + piece - 1) / piece;
   const auto run = [&](Index p) { body(p * piece, std::min(piece, size - p * piece)); };
 #if defined(_OPENMP)
   const Index threads = std::min(thread_count(), pieces);
   if (threads > 1) {
     std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
-    for (Index p = 0; p < pieces; ++p) {
+    bool prepared = true;  // no thread writes it after the barrier
+#pragma omp parallel num_threads(static_cast <int>(threads))
+    {
       try {
-        run(p);
+        prepare();
       } catch (...) {
 #pragma omp critical(mora_parallel_failure)
-        failure = std::current_exception();
+        {
+          failure = std::current_exception();
+          prepared = false;
+        }
+      }
+#pragma omp barrier
+      if (prepared) {
+#pragma omp for schedule(dynamic)
+        for (Index p = 0; p < pieces; ++p) {
+          try {
+            run(p);
+          } catch (...) {
+#pragma omp critical(mora_parallel_failure)
+            failure = std::current_exception();
+          }
+        }
       }
     }
     if (failure) std::rethrow_exception(failure);
     return;
   }
 #endif
+  if (pieces > 0) prepare();
   for (Index p = 0; p < pieces; ++p) run(p);
+}
+template <class Body>
+void parallel_pieces(Index size, Index piece, const Body& body) {
+  parallel_pieces(
+      size, piece, [] {}, body);
 }
 
 }  // namespace mora::inline MORA_ABI::detail

@@ -17,6 +17,15 @@ template <Real T>
 struct Parameter {
   Matrix<T> value;
   Matrix<T> gradient;
+
+  Parameter() = default;
+  // A copy first: Eigen's own assignment leaves memory that is freed already when it has none.
+  // What has parameters does the same, so that an assignment that throws has changed nothing.
+  Parameter(const Parameter&) = default;
+  Parameter(Parameter&&) = default;
+  Parameter& operator=(const Parameter& other) { return *this = Parameter(other); }
+  Parameter& operator=(Parameter&&) = default;
+  ~Parameter() = default;
 };
 
 /// Something with trainable parameters: an adapter, a layer, a network. It has

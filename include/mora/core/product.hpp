@@ -60,9 +60,63 @@ void add_matrix_vector(T* y, T alpha, const ConstMap<T>& w, const T* x) {
   });
 }
 
-/// c += alpha * op(a) * op(b), on all threads when compiled with OpenMP.
-/// The split follows the register blocking of Eigen's kernel, so that every number is summed in
-/// the same order whatever the number of threads. c overlaps neither a nor b.
+/// How a product [rows, cols] over `depth` is cut into Eigen's blocks and into pieces for the
+/// threads, along the register blocks of Eigen's kernel, so that every number is summed in the same
+/// order whatever the number of threads.
+template <class T>
+class ProductSplit {
+ public:
+  ProductSplit(Index rows, Index cols, Index depth) : kc_(depth), mc_(cols), nc_(rows) {
+    // For a row-major result Eigen computes the transpose: its columns are the kernel's rows.
+    using Traits = Eigen::internal::gebp_traits<T, T>;
+    Eigen::internal::computeProductBlockingSizes<T, T, 1>(kc_, mc_, nc_, Index{1});
+    mc_ = std::max<Index>(mc_, 1);
+    constexpr double worth_a_thread = 1 << 17;  // multiply-adds; a thread costs microseconds
+    const double work = double(rows) * double(cols) * double(depth);
+    const Index threads =
+        std::clamp<Index>(static_cast<Index>(work / worth_a_thread), 1, thread_count());
+    by_columns_ = cols / Index{Traits::mr} >= rows / Index{Traits::nr};
+    size_ = by_columns_ ? cols : rows;
+    const Index step = by_columns_ ? Index{Traits::mr} : Index{Traits::nr};
+    piece_ = threads == 1 ? size_ : ((size_ + step - 1) / step + threads - 1) / threads * step;
+    packed_ = Packing<T>::size(std::min(by_columns_ ? piece_ : cols, mc_),
+                               std::min(by_columns_ ? rows : piece_, nc_), kc_);
+  }
+
+  /// Whether the pieces are columns, or rows.
+  [[nodiscard]] bool by_columns() const { return by_columns_; }
+  [[nodiscard]] Index size() const { return size_; }
+  [[nodiscard]] Index piece() const { return piece_; }
+
+  /// Packing buffers of all pieces: the calling thread's, so that once they are there nothing can
+  /// fail half-way.
+  [[nodiscard]] T* memory() const {
+    return scratch<T, PackedOperands>(packed_ * ((size_ + piece_ - 1) / piece_));
+  }
+  /// Those of the piece that begins at `first`, for a part [rows, cols] of the result.
+  [[nodiscard]] Packing<T> packing(Index first, Index rows, Index cols, T* memory) const {
+    return {std::min(cols, mc_), std::min(rows, nc_), kc_, memory + first / piece_ * packed_};
+  }
+
+ private:
+  Index kc_;
+  Index mc_;
+  Index nc_;
+  bool by_columns_;
+  Index size_;
+  Index piece_;
+  Index packed_;
+};
+
+/// Takes the memory that this thread's product [rows, cols] over `depth` will need: after it
+/// `add_product` does not throw.
+template <class T>
+void reserve_product(Index rows, Index cols, Index depth) {
+  if (rows != 0 && cols != 0 && depth != 0) (void)ProductSplit<T>(rows, cols, depth).memory();
+}
+
+/// c += alpha * op(a) * op(b), on all threads when compiled with OpenMP. c overlaps neither a nor
+/// b.
 template <Operand OpA, Operand OpB, class T>
 void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<T>& b) {
   constexpr bool a_plain = OpA == Operand::plain;
@@ -77,42 +131,18 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
   using Product = Eigen::internal::general_matrix_matrix_product<
       Index, T, a_plain ? Eigen::RowMajor : Eigen::ColMajor, false, T,
       b_plain ? Eigen::RowMajor : Eigen::ColMajor, false, Eigen::RowMajor, 1>;
-  // For a row-major result Eigen computes the transpose: the columns of c are its kernel's rows.
-  using Traits = typename Product::Traits;
-  Index kc = depth;
-  Index mc = c.cols();
-  Index nc = c.rows();
-  Eigen::internal::computeProductBlockingSizes<T, T, 1>(kc, mc, nc, Index{1});
-  mc = std::max<Index>(mc, 1);
-
-  const auto piece_of_c = [&](Index row, Index rows, Index col, Index cols, T* memory) {
-    Packing<T> packing(std::min(cols, mc), std::min(rows, nc), kc, memory);
+  const ProductSplit<T> split(c.rows(), c.cols(), depth);
+  T* const memory = split.memory();
+  parallel_pieces(split.size(), split.piece(), [&](Index first, Index count) {
+    const Index row = split.by_columns() ? 0 : first;
+    const Index rows = split.by_columns() ? c.rows() : count;
+    const Index col = split.by_columns() ? first : 0;
+    const Index cols = split.by_columns() ? count : c.cols();
+    Packing<T> packing = split.packing(first, rows, cols, memory);
     Product::run(rows, cols, depth, a.data() + (a_plain ? row * a.outerStride() : row),
                  a.outerStride(), b.data() + (b_plain ? col : col * b.outerStride()),
                  b.outerStride(), c.data() + row * c.outerStride() + col, 1, c.outerStride(), alpha,
                  packing, nullptr);
-  };
-
-  constexpr double worth_a_thread = 1 << 17;  // multiply-adds; a thread costs microseconds
-  const double work = double(c.rows()) * double(c.cols()) * double(depth);
-  const Index threads =
-      std::clamp<Index>(static_cast<Index>(work / worth_a_thread), 1, thread_count());
-  const bool by_columns = c.cols() / Index{Traits::mr} >= c.rows() / Index{Traits::nr};
-  const Index size = by_columns ? c.cols() : c.rows();
-  const Index step = by_columns ? Index{Traits::mr} : Index{Traits::nr};
-  const Index piece =
-      threads == 1 ? size : ((size + step - 1) / step + threads - 1) / threads * step;
-  // The memory of all threads is this one's: once it is there, nothing can fail half-way.
-  const Index packed = Packing<T>::size(std::min(by_columns ? piece : c.cols(), mc),
-                                        std::min(by_columns ? c.rows() : piece, nc), kc);
-  T* const memory = scratch<T, PackedOperands>(packed * ((size + piece - 1) / piece));
-  parallel_pieces(size, piece, [&](Index first, Index count) {
-    T* const own = memory + first / piece * packed;
-    if (by_columns) {
-      piece_of_c(0, c.rows(), first, count, own);
-    } else {
-      piece_of_c(first, count, 0, c.cols(), own);
-    }
   });
 }
 

@@ -16,10 +16,16 @@
 
 namespace mora::inline MORA_ABI {
 
+namespace detail {
+
+template <class G>
+inline constexpr bool has_64_bits = G::min() == 0 && G::max() == std::uint64_t(-1);
+
+}  // namespace detail
+
 /// A generator of 64 random bits a call, such as std::mt19937_64 or SplitMix64.
 template <class G>
-concept Generator64 = std::uniform_random_bit_generator<G> && G::min()
-== 0 && G::max() == std::uint64_t(-1);
+concept Generator64 = std::uniform_random_bit_generator<G> && detail::has_64_bits<G>;
 
 /// A tiny generator whose whole state is its seed: for what is stored as a seed, such as the
 /// groups of RandomSharing. Steele, Lea and Flood, "Fast splittable pseudorandom number

@@ -13,7 +13,7 @@ namespace mora::inline MORA_ABI {
 /// MoRA adds s D(M C(x)) to W x (paper, Eq. 3): C compresses x into `blocks()` blocks of `side()`
 /// numbers, the square matrix M [side, side] multiplies every block, and D makes the output of the
 /// results. One block is the usual case (truncation, sharing); decoupling and rotation use
-/// ceil(in / side).
+/// ceil(min(in, out) / side).
 ///
 /// A compressor is a small value type: a handful of integers, or a table that copies share. Both
 /// functions treat one token; the spans have exactly in_features() and blocks() * side() numbers

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <span>
 #include <tuple>
@@ -13,22 +14,24 @@
 namespace mora::inline MORA_ABI {
 
 /// C of decoupling (paper, Eq. 8): x cut into ceil(in / side) blocks, the last one filled up with
-/// x's own first entries (x[p mod in]), as the reference does for rotation.
+/// x's own first entries (x[p mod in]), as the reference does for rotation. Of these the first
+/// `at_most`: those that D uses.
 class Blocks {
  public:
-  Blocks(Index in, Index side) : in_(in), side_(side), blocks_((in + side - 1) / side) {}
+  Blocks(Index in, Index side, Index at_most = std::numeric_limits<Index>::max())
+      : in_(in), side_(side), blocks_(std::min((in + side - 1) / side, at_most)) {}
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return blocks_; }
 
   template <class T>
   void apply(std::span<const T> x, std::span<T> z) const {
-    std::copy(x.begin(), x.end(), z.begin());
+    std::copy_n(x.begin(), whole(), z.begin());
     for (Index p = in_; p < side_ * blocks_; ++p) z[p] = z[p - in_];
   }
   template <class T>
   void add_adjoint(std::span<const T> z, std::span<T> x) const {
-    for (Index i = 0; i < in_; ++i) x[i] += z[i];
+    for (Index i = 0; i < whole(); ++i) x[i] += z[i];
     for (Index p = in_; p < side_ * blocks_; ++p) x[p % in_] += z[p];
   }
   template <class T>
@@ -42,6 +45,8 @@ class Blocks {
   [[nodiscard]] double gain() const { return 2.0 + double(side_) / double(in_); }
 
  private:
+  /// Entries of z that are x's own, in their place.
+  [[nodiscard]] Index whole() const { return std::min(in_, side_ * blocks_); }
   Index in_;
   Index side_;
   Index blocks_;
@@ -50,11 +55,13 @@ class Blocks {
 /// C of rotation (paper, Eqs. 9 to 11): the blocks of decoupling, block i (from 0) turned by R(i),
 /// RoPE's rotation at position i: entries j and j + side / 2 by the angle i * base^(-2j / side).
 /// So the blocks, which share one M, meet it from different sides, and Delta W = M R(i) in block i.
-/// The side is even. The table holds in / 2 sines and cosines; copies share it.
+/// The side is even. The table holds blocks * side / 2 sines and cosines; copies share it.
 class RotatedBlocks {
  public:
-  RotatedBlocks(Index in, Index side, double base = 10000.0)
-      : blocks_(in, side), tables_(std::make_shared<const Tables>(make_tables(blocks_, base))) {}
+  RotatedBlocks(Index in, Index side, double base = 10000.0,
+                Index at_most = std::numeric_limits<Index>::max())
+      : blocks_(in, side, at_most),
+        tables_(std::make_shared<const Tables>(make_tables(blocks_, base))) {}
   [[nodiscard]] Index in_features() const { return blocks_.in_features(); }
   [[nodiscard]] Index side() const { return blocks_.side(); }
   [[nodiscard]] Index blocks() const { return blocks_.blocks(); }
@@ -62,7 +69,8 @@ class RotatedBlocks {
   template <class T>
   void apply(std::span<const T> x, std::span<T> z) const {
     const Index side = blocks_.side();
-    const Index whole = blocks_.in_features() / side;  // the blocks without wrapped entries
+    // The blocks without wrapped entries.
+    const Index whole = std::min(blocks_.in_features() / side, blocks_.blocks());
     for (Index block = 0; block < whole; ++block) {
       rotate(block, x.data() + block * side, z.data() + block * side);
     }
@@ -202,11 +210,6 @@ class FoldedBlocks {
   Index blocks_;
 };
 
-/// Decoupling (paper, Eq. 8): Delta W is block diagonal with the same M in every block. Where
-/// in > out, blocks beyond the output are dropped, as by Rotation. Rank up to min(in, out) for
-/// blocks * side^2 multiply-adds a token, about in * side.
-using Decoupling = Pair<Blocks, GroupSpread<StridedGroups>>;
-
 namespace detail {
 
 [[nodiscard]] inline Index even_side(Index side) {
@@ -217,18 +220,36 @@ namespace detail {
   return side - side % 2;
 }
 
+/// The blocks that an output has place for.
+[[nodiscard]] inline Index blocks_of_output(Index out, Index side) {
+  return (out + side - 1) / side;
+}
+
 }  // namespace detail
 
+/// Decoupling (paper, Eq. 8): Delta W is block diagonal with the same M in every block. Where
+/// in > out there are no blocks beyond the output, as in Rotation. Rank up to min(in, out) for
+/// blocks * side^2 multiply-adds a token, about min(in, out) * side.
+struct Decoupling {
+  [[nodiscard]] Index fit_side(Index side) const { return side; }
+  [[nodiscard]] OperatorPair<Blocks, GroupSpread<StridedGroups>> make(Index in, Index out,
+                                                                      Index side) const {
+    const Blocks compress(in, side, detail::blocks_of_output(out, side));
+    return {compress, GroupSpread<StridedGroups>(out, side, compress.blocks())};
+  }
+};
+
 /// Rotation exactly as the reference's type 6 computes it; the paper's choice. Paper, Eqs. 9 to 11.
-/// Where in > out the reference never reads the inputs of the blocks beyond the output: at
-/// 11008 -> 4096, r = 8, 6,832 of 11,008. CoveringRotation reads all of them.
+/// Where in > out the reference drops the blocks beyond the output; here they are not computed, so
+/// the cost is about min(in, out) * side multiply-adds a token. Their inputs are never read: at
+/// 11008 -> 4096, r = 8, 6,832 of 11,008. CoveringRotation reads all of them, for in * side.
 struct Rotation {
   double base = 10000.0;  ///< RoPE's base, > 0.
 
   [[nodiscard]] Index fit_side(Index side) const { return detail::even_side(side); }
   [[nodiscard]] OperatorPair<RotatedBlocks, GroupSpread<StridedGroups>> make(Index in, Index out,
                                                                              Index side) const {
-    RotatedBlocks compress(in, side, base);
+    RotatedBlocks compress(in, side, base, detail::blocks_of_output(out, side));
     return {compress, GroupSpread<StridedGroups>(out, side, compress.blocks())};
   }
 };

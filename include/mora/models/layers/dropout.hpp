@@ -22,20 +22,20 @@ namespace detail {
 /// Which numbers of one layer's input are kept in one pass, each with probability 1 - p.
 class DropoutMask {
  public:
-  DropoutMask(const DropoutStream& stream, std::uint64_t layer, double p, Index first_row)
-      : first_row_(static_cast<std::uint64_t>(first_row)),
-        key_(SplitMix64(stream.seed ^ SplitMix64(stream.passes ^ SplitMix64(layer)())())()),
+  DropoutMask(const DropoutStream& stream, std::uint64_t layer, double p)
+      : key_(SplitMix64(stream.seed ^ SplitMix64(stream.passes ^ SplitMix64(layer)())())()),
         limit_(static_cast<std::uint64_t>((1.0 - p) * 0x1p32)),
         scale_(1.0 / (1.0 - p)) {}
 
   /// to = (from added to `to` if Add) kept numbers of `from` times 1 / (1 - p), zero elsewhere.
+  /// Row i is number first_row + i of the pass.
   template <bool Add, class T>
-  void apply(const ConstMap<T>& from, MutableMap<T> to) const {
+  void apply(Index first_row, const ConstMap<T>& from, MutableMap<T> to) const {
     const Index cols = from.cols();
     const T scale = static_cast<T>(scale_);
     parallel_pieces(from.rows(), rows_a_piece(cols), [&](Index first, Index count) {
       for (Index i = first; i < first + count; ++i) {
-        SplitMix64 bits(key_ + (first_row_ + static_cast<std::uint64_t>(i)) * 0xd1342543de82ef95u);
+        SplitMix64 bits(key_ + static_cast<std::uint64_t>(first_row + i) * 0xd1342543de82ef95u);
         const T* const x = from.data() + i * from.outerStride();
         T* const y = to.data() + i * to.outerStride();
         for (Index j = 0; j < cols; ++j) {
@@ -47,7 +47,6 @@ class DropoutMask {
   }
 
  private:
-  std::uint64_t first_row_;  // of the rows given, within the batch
   std::uint64_t key_;
   std::uint64_t limit_;
   double scale_;

@@ -39,12 +39,14 @@ class LlamaBackward {
   }
 
   /// Gradients of the adapted layer at `place`: adds to its parameters' and, unless null, to dx.
-  /// x [tokens, in] may be empty for an adapter that does not save its input.
+  /// x [tokens, in] may be empty for an adapter that does not save its input. `first_row` is the
+  /// forward pass's.
   void linear(std::size_t place, const ConstMap<T>& x, const ConstMap<T>& dy,
-              const typename AnyAdapter<T>::SavedPointer& saved, MutableMap<T>* dx) {
+              const typename AnyAdapter<T>::SavedPointer& saved, MutableMap<T>* dx,
+              Index first_row = 0) {
     const FrozenLinear<T>& base = parts_.weights[place];
     if (!set_.linear[place]) {
-      if (dx) base.add_backward(dy, *dx);
+      if (dx) add_frozen_backward(base, dy, *dx);
       return;
     }
     AdaptedModule<T>& module = *set_.linear[place];
@@ -52,18 +54,19 @@ class LlamaBackward {
       module.adapter.add_backward(base, x, dy, *saved, dx);
       return;
     }
-    const DropoutMask mask(*dropout_, place, module.dropout, work_.first_position);
+    const DropoutMask mask(*dropout_, place, module.dropout);
     MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
-    mask.template apply<false>(x, dropped);
+    first_row += work_.first_position;
+    mask.template apply<false>(first_row, x, dropped);
     if (!dx) {
       module.adapter.add_backward(as_const(dropped), dy, *saved, nullptr);
       return;
     }
-    base.add_backward(dy, *dx);
+    add_frozen_backward(base, dy, *dx);
     MutableMap<T> d_dropped = work_.d_dropped.shape(dx->rows(), dx->cols());
     d_dropped.setZero();
     module.adapter.add_backward(as_const(dropped), dy, *saved, &d_dropped);
-    mask.template apply<true>(as_const(d_dropped), *dx);
+    mask.template apply<true>(first_row, as_const(d_dropped), *dx);
   }
 
  private:

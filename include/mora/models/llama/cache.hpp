@@ -32,6 +32,12 @@ class LlamaCache {
 
   /// \name For passes.
   /// @{
+
+  /// Throws ShapeError for another model's.
+  void require_layers(Index layers, Index key_value_size) const {
+    detail::require_size("cache, layers", layers, std::ssize(layers_));
+    detail::require_size("cache, key_value_size", key_value_size, width_);
+  }
   [[nodiscard]] MutableMap<T> keys(Index layer, Index first, Index count) {
     return rows(layers_[static_cast<std::size_t>(layer)].keys, first, count);
   }

@@ -35,16 +35,20 @@ struct LlamaConfig {
 
   /// Throws ArgumentError naming the setting, its value and what was expected.
   void validate() const {
-    const auto require_positive = [](const char* name, Index value) {
-      constexpr Index most = Index{1} << 30;  // so that products of two can be counted
-      if (value < 1 || value > most) {
-        throw ArgumentError(detail::concat(name, ": expected 1 to ", most, ", found ", value));
+    constexpr Index most = Index{1} << 30;         // so that products of two can be counted
+    constexpr Index most_layers = Index{1} << 20;  // so that a table of all tensors is no burden
+    const auto require_size = [](const char* name, Index value, Index limit) {
+      if (value < 1 || value > limit) {
+        throw ArgumentError(detail::concat(name, ": expected 1 to ", limit, ", found ", value));
       }
+    };
+    const auto require_positive = [&](const char* name, Index value) {
+      require_size(name, value, most);
     };
     require_positive("vocab_size", vocab_size);
     require_positive("hidden_size", hidden_size);
     require_positive("intermediate_size", intermediate_size);
-    require_positive("num_hidden_layers", num_hidden_layers);
+    require_size("num_hidden_layers", num_hidden_layers, most_layers);
     require_positive("num_attention_heads", num_attention_heads);
     require_positive("max_position_embeddings", max_position_embeddings);
     require_positive("num_key_value_heads", key_value_heads());
@@ -57,9 +61,14 @@ struct LlamaConfig {
       throw ArgumentError(detail::concat("hidden_size: expected a multiple of num_attention_heads ",
                                          "= ", num_attention_heads, ", found ", hidden_size));
     }
-    if (head_size() < 2 || head_size() % 2 != 0 || head_size() > hidden_size * 64) {
+    if (head_size() < 2 || head_size() % 2 != 0) {
       throw ArgumentError(
           detail::concat("head_dim: expected an even positive number, found ", head_size()));
+    }
+    if (head_size() > most / num_attention_heads) {
+      throw ArgumentError(detail::concat("head_dim: expected at most ", most / num_attention_heads,
+                                         " with num_attention_heads = ", num_attention_heads,
+                                         ", found ", head_size()));
     }
     if (!(rms_norm_eps >= 0.0 && std::isfinite(rms_norm_eps))) {
       throw ArgumentError(

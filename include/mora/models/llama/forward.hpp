@@ -39,9 +39,10 @@ template <class Map>
   return columns_of(x, head * config.head_size(), config.head_size());
 }
 
-/// Throws ArgumentError for a sequence that, after `past` tokens, is longer than the model's
-/// positions.
-inline void require_positions(const LlamaConfig& config, const Batch& batch, Index past) {
+/// Throws what Batch::validate throws, and ArgumentError for a sequence that is longer than the
+/// model's positions: before memory is asked for.
+inline void require_batch(const LlamaConfig& config, const Batch& batch, Index past) {
+  batch.validate(config.vocab_size);
   for (Index s = 0; s < batch.sequences(); ++s) {
     const Index length =
         batch.starts[static_cast<std::size_t>(s) + 1] - batch.starts[static_cast<std::size_t>(s)];
@@ -75,7 +76,8 @@ class LlamaForward {
   LlamaForward(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const DropoutStream* dropout)
       : parts_(parts), work_(work), dropout_(dropout) {}
 
-  /// The final norm's output [positions, hidden], in work.hidden. Arguments were checked.
+  /// The final norm's output [positions, hidden], in work.hidden. Arguments were checked. Keys and
+  /// values go behind the cache's tokens; whoever calls advances it when nothing can fail any more.
   void run(const Batch& batch, const LlamaNeeds& needs, Keep keep, LlamaCache<T>* cache) {
     const Index rows = batch.positions();
     prepare_positions(config(), batch, cache ? cache->length() : 0, work_);
@@ -94,7 +96,6 @@ class LlamaForward {
                 stream(layer + 1).shape(rows, config().hidden_size),
                 kept ? work_.blocks[layer] : work_.block, kept, cache);
     }
-    if (cache) cache->advance(rows);
     rms_norm(as_const(work_.last_stream.map()), parts_.vector(parts_.tensors.norm()),
              config().rms_norm_eps, work_.hidden.shape(rows, config().hidden_size),
              work_.inverse.shape(rows, 1).data());
@@ -108,18 +109,18 @@ class LlamaForward {
     feed_forward(layer, state, y, kept);
   }
 
-  /// y += the adapted layer at `place`.
+  /// y += the adapted layer at `place`. Dropout needs to know which rows of the pass these are.
   void add_linear(std::size_t place, const ConstMap<T>& x, MutableMap<T> y,
-                  typename AnyAdapter<T>::SavedPointer* saved) {
+                  typename AnyAdapter<T>::SavedPointer* saved, Index first_row = 0) {
     const FrozenLinear<T>& base = parts_.weights[place];
     const AdaptedModule<T>* const module = parts_.adapter(place);
     if (!module) {
-      base.add_forward(x, y);
+      add_frozen_forward(base, x, y);
     } else if (dropout_ && module->dropout > 0.0) {
-      base.add_forward(x, y);
+      add_frozen_forward(base, x, y);
       MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
-      DropoutMask(*dropout_, place, module->dropout, work_.first_position)
-          .template apply<false>(x, dropped);
+      DropoutMask(*dropout_, place, module->dropout)
+          .template apply<false>(work_.first_position + first_row, x, dropped);
       module->adapter.add_forward(as_const(dropped), y, saved);
     } else {
       module->adapter.add_forward(base, x, y, saved);

@@ -57,15 +57,20 @@ class TokenSampler {
   }
 
   /// Draws one number from the generator, none when greedy; among equal logits the first token is
-  /// the likelier one. Throws NumericError for a logit that is NaN.
+  /// the likelier one; one of -inf is never drawn. Throws NumericError for a logit that is NaN, or
+  /// a largest one that is infinite unless greedy; ArgumentError for no logits.
   template <Generator64 G>
   [[nodiscard]] Token choose(std::span<const T> logits, G& generator) {
+    if (logits.empty()) throw ArgumentError("logits: expected at least one, found none");
     for (const T logit : logits) {
       if (std::isnan(logit)) throw NumericError("logits: expected numbers, found NaN");
     }
     const auto likeliest = std::max_element(logits.begin(), logits.end());
     if (settings_.temperature == 0.0) return static_cast<Token>(likeliest - logits.begin());
     const double top = static_cast<double>(*likeliest);
+    if (!std::isfinite(top)) {
+      throw NumericError(detail::concat("logits: expected a finite largest one, found ", top));
+    }
     candidates_.clear();
     double total = 0.0;
     for (std::size_t i = 0; i < logits.size(); ++i) {
@@ -79,7 +84,7 @@ class TokenSampler {
       left -= p;
       if (left < 0.0) return token;
     }
-    return candidates_.front().second;  // rounding
+    return static_cast<Token>(likeliest - logits.begin());  // rounding
   }
 
  private:
@@ -102,13 +107,18 @@ class TokenSampler {
 
 /// Continues `prompt`, one token at a time with a cache; returns the new tokens. Stops at a stop
 /// token, after max_new_tokens, or when max_position_embeddings is full. Throws ArgumentError for
-/// an empty prompt.
+/// an empty prompt, or one that is longer than that.
 template <Real T, Generator64 G>
 [[nodiscard]] std::vector<Token> generate(const Llama<T>& model, std::span<const Token> prompt,
                                           const GenerationSettings& settings, G& generator) {
   settings.validate();
   if (prompt.empty()) throw ArgumentError("prompt: expected at least one token, found none");
   const Index room = model.config().max_position_embeddings - std::ssize(prompt);
+  if (room < 0) {
+    throw ArgumentError(detail::concat("prompt: expected at most max_position_embeddings = ",
+                                       model.config().max_position_embeddings, " tokens, found ",
+                                       std::ssize(prompt)));
+  }
   const Index most = std::min(settings.max_new_tokens, room);
   LlamaCache<T> cache = model.cache();
   RowVector<T> logits;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/models/llama/gradient_guard.hpp"
 #include "mora/models/llama/head.hpp"
 
 namespace mora::inline MORA_ABI::detail {
@@ -97,6 +98,22 @@ class WorkspacePool {
   std::size_t made_ = 0;
 };
 
+/// Inference over a batch, group by group: `f(forward, item, group, first)` with the final norm's
+/// output for the group's sequences, whose positions begin at `first`, in item.work.hidden.
+template <Real T, class F>
+void infer_groups(const LlamaParts<T>& parts, const Batch& batch, const F& f) {
+  const SequenceGroups groups(batch, false);
+  WorkspacePool<T> pool;
+  parallel_pieces(groups.size(), 1, [&](Index group, Index) {
+    pool.borrow([&](auto& item) {
+      const Index first = groups.copy(batch, group, item.batch);
+      LlamaForward<T> forward(parts, item.work, nullptr);
+      forward.run(item.batch, {}, Keep::nothing, nullptr);
+      f(forward, item, group, first);
+    });
+  });
+}
+
 /// The training pass over a batch. Groups are dealt out to lanes, which have copies of the
 /// adapters: their gradients are added up in the lanes' order at the end.
 template <Real T>
@@ -117,7 +134,9 @@ class LlamaTraining {
       LossSum loss;
       pool_.borrow([&](auto& item) {
         item.work.first_position = 0;
+        GradientGuard<T> guard([&](const auto& f) { set.visit(f); }, gradients_);
         loss = run_group(parts, set, batch, weight, keep, dropout, item.work);
+        guard.release();
       });
       return loss;
     }
@@ -148,7 +167,8 @@ class LlamaTraining {
   static LossSum run_group(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set, const Batch& batch,
                            double weight, Keep keep, const DropoutStream& dropout,
                            LlamaWorkspace<T>& work) {
-    const LlamaNeeds needs(parts);
+    LlamaNeeds& needs = work.needs;
+    needs.find(parts);
     LlamaForward<T>(parts, work, &dropout).run(batch, needs, keep, nullptr);
     LlamaBackward<T> backward(parts, set, work, &dropout);
     const LossSum loss =
@@ -211,6 +231,7 @@ class LlamaTraining {
   WorkspacePool<T> pool_;
   std::vector<LlamaAdapterSet<T>> lanes_;
   std::vector<LossSum> losses_;
+  GradientCopies<T> gradients_;
 };
 
 }  // namespace mora::inline MORA_ABI::detail

@@ -16,13 +16,14 @@ namespace mora::inline MORA_ABI::detail {
 /// logits = hidden x head^T.
 template <Real T>
 void head_logits(const LlamaParts<T>& parts, LlamaForward<T>& forward, const ConstMap<T>& hidden,
-                 MutableMap<T> logits, typename AnyAdapter<T>::SavedPointer* saved) {
+                 MutableMap<T> logits, typename AnyAdapter<T>::SavedPointer* saved,
+                 Index first_row = 0) {
   logits.setZero();
   const std::size_t place = parts.tensors.head();
   if (place == LlamaTensors::embedding()) {  // tied: it may be the copy that trains
     add_product<Operand::plain, Operand::transposed, T>(logits, T(1), hidden, parts.tensor(place));
   } else {
-    forward.add_linear(place, hidden, logits, saved);
+    forward.add_linear(place, hidden, logits, saved, first_row);
   }
 }
 
@@ -61,7 +62,7 @@ LossSum head_loss(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const Bat
     MutableMap<T> x = work.head_input.shape(rows, width);
     for (Index i = 0; i < rows; ++i) x.row(i) = hidden.row(row_of(i));
     MutableMap<T> logits = work.logits.shape(rows, vocabulary);
-    head_logits(parts, forward, as_const(x), logits, backward ? &saved : nullptr);
+    head_logits(parts, forward, as_const(x), logits, backward ? &saved : nullptr, first);
     cross_entropy(logits, work.targets.data() + first, backward ? &gradient_weight : nullptr,
                   work.losses.data() + first);
     if (!backward) continue;
@@ -77,7 +78,8 @@ LossSum head_loss(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const Bat
             gradient_of(set->trained[place]->parameter), T(1), as_const(logits), as_const(x));
       }
     } else {
-      backward->linear(place, as_const(x), as_const(logits), saved, needs_hidden ? &dx : nullptr);
+      backward->linear(place, as_const(x), as_const(logits), saved, needs_hidden ? &dx : nullptr,
+                       first);
     }
     for (Index i = 0; needs_hidden && i < rows; ++i) work.d_stream.map().row(row_of(i)) = dx.row(i);
   }

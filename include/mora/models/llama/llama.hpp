@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/adapters/full.hpp"
 #include "mora/core/random.hpp"
 #include "mora/models/llama/groups.hpp"
 #include "mora/models/targets.hpp"
@@ -44,10 +45,7 @@ class Llama {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const LlamaTensor& tensor = tensors_[i];
       const ConstMap<T> weight = weights_[i].weight();
-      if (weight.rows() != tensor.rows || weight.cols() != tensor.cols) {
-        throw ShapeError(detail::concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols,
-                                        ", found ", weight.rows(), " x ", weight.cols()));
-      }
+      require_shape(tensor, weight.rows(), weight.cols());
     }
   }
 
@@ -68,12 +66,18 @@ class Llama {
   /// modules that `targets` names, under `name`, and switches that on. To a name that exists they
   /// are added: so modules may have adapters of different kinds. FullSettings may also name norms
   /// and the embedding, which then train as copies. `dropout` in [0, 1): on the adapters' inputs,
-  /// in training. Throws ArgumentError where nothing matches, or a module has an adapter of that
-  /// name already.
+  /// in training. Throws ArgumentError where nothing matches, a module has an adapter of that name
+  /// already, or lm_head is named and is the embedding.
   template <class Settings, Generator64 G>
   void attach(const std::string& name, const Settings& settings, const Targets& targets,
               G& generator, double dropout = 0.0) {
     require_unmerged("attach");
+    if (name.empty()) throw ArgumentError("attach: the name is empty");
+    if (config_.tie_word_embeddings && targets.matches("lm_head", false, -1)) {
+      throw ArgumentError(
+          "attach: lm_head is the embedding (tie_word_embeddings) and has no adapter of its own; "
+          "FullSettings on model.embed_tokens train both");
+    }
     if (!(dropout >= 0.0 && dropout < 1.0)) {
       throw ArgumentError(detail::concat("dropout: expected 0 <= dropout < 1, found ", dropout));
     }
@@ -91,8 +95,9 @@ class Llama {
       any = true;
     }
     if (!any) throw ArgumentError(nothing_matches());
+    std::string active = name;  // after this nothing can fail half-way
     sets_.insert_or_assign(name, std::move(set));
-    active_ = name;
+    active_ = std::move(active);
     training_.forget_adapters();
   }
   template <class Settings>
@@ -160,19 +165,27 @@ class Llama {
 
   /// [positions, vocabulary]: what the model expects after each token.
   [[nodiscard]] Matrix<T> logits(const Batch& batch) const {
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::require_batch(config_, batch, 0);
     Matrix<T> logits(batch.positions(), config_.vocab_size);
-    infer(batch, [&](auto& forward, auto& work, const auto& parts) {
-      detail::head_logits(parts, forward, detail::as_const(work.hidden.map()),
-                          detail::map_of(logits), nullptr);
+    detail::infer_groups(parts, batch, [&](auto& forward, auto& item, Index, Index first) {
+      const ConstMap<T> hidden = detail::as_const(item.work.hidden.map());
+      detail::head_logits(parts, forward, hidden,
+                          detail::rows_of(detail::map_of(logits), first, hidden.rows()), nullptr);
     });
     return logits;
   }
   /// The losses of all positions that have a target.
   [[nodiscard]] LossSum loss(const Batch& batch) const {
-    LossSum sum;
-    infer(batch, [&](auto&, auto& work, const auto& parts) {
-      sum = detail::head_loss<T>(parts, work, batch, nullptr, nullptr, nullptr, 0.0, false);
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::require_batch(config_, batch, 0);
+    std::vector<LossSum> losses(static_cast<std::size_t>(batch.sequences()) + 1);  // by group
+    detail::infer_groups(parts, batch, [&](auto&, auto& item, Index group, Index) {
+      losses[static_cast<std::size_t>(group)] =
+          detail::head_loss<T>(parts, item.work, item.batch, nullptr, nullptr, nullptr, 0.0, false);
     });
+    LossSum sum;
+    for (const LossSum& loss : losses) sum += loss;
     return sum;
   }
 
@@ -181,7 +194,8 @@ class Llama {
     return {config_.num_hidden_layers, config_.key_value_size()};
   }
   /// Logits after the last of `tokens`, which continue the sequence in the cache. Once warmed up it
-  /// allocates nothing. Throws ArgumentError for a sequence longer than max_position_embeddings.
+  /// allocates nothing. Throws ArgumentError for a sequence longer than max_position_embeddings,
+  /// ShapeError for the cache of another model; the cache is then as it was.
   void next_logits(std::span<const Token> tokens, LlamaCache<T>& cache,
                    RowVector<T>& logits) const {
     detail::LlamaWorkspace<T>& work = cache.workspace();
@@ -190,8 +204,9 @@ class Llama {
     batch.tokens.assign(tokens.begin(), tokens.end());
     batch.targets.assign(tokens.size(), ignored);
     batch.starts.push_back(batch.positions());
-    require_batch(batch, cache.length());
     const detail::LlamaParts<T> parts = this->parts();
+    cache.require_layers(config_.num_hidden_layers, config_.key_value_size());
+    detail::require_batch(config_, batch, cache.length());
     detail::LlamaForward<T> forward(parts, work, nullptr);
     cache.reserve(cache.length() + batch.positions());
     forward.run(batch, {}, detail::Keep::nothing, &cache);
@@ -201,6 +216,7 @@ class Llama {
         parts, forward, detail::rows_of(hidden, hidden.rows() - 1, 1),
         MutableMap<T>(logits.data(), 1, logits.size(), Eigen::OuterStride<>(logits.size())),
         nullptr);
+    cache.advance(batch.positions());
   }
 
   /// @}
@@ -214,9 +230,10 @@ class Llama {
     require_unmerged("accumulate_gradients");
     Set* const set = active_set();
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
-    require_batch(batch, 0);
+    const detail::LlamaParts<T> parts = this->parts();
+    detail::require_batch(config_, batch, 0);
     const LossSum loss =
-        training_.run(parts(), *set, batch, weight,
+        training_.run(parts, *set, batch, weight,
                       recompute_ ? detail::Keep::streams : detail::Keep::blocks, dropout_);
     ++dropout_.passes;
     return loss;
@@ -243,12 +260,13 @@ class Llama {
   bool merge() {
     const Set* const set = active_set();
     if (merged() || !set) return false;
+    require_shapes(*set);
     std::vector<FrozenLinear<T>> result = weights_;
     for (std::size_t place = 0; place < tensors_.size(); ++place) {
       if (const auto& module = set->linear[place]) {
         result[place] = merged_module(place, module->adapter);
       } else if (const auto& trained = set->trained[place]) {
-        result[place] = FrozenLinear<T>(Matrix<T>(trained->parameter.value));
+        result[place] = merged_tensor(place, trained->parameter.value);
       }
     }
     frozen_ = std::exchange(weights_, std::move(result));
@@ -298,6 +316,7 @@ class Llama {
     const LlamaTensor& tensor = tensors_[place];
     if (!tensor.linear) {
       if constexpr (std::same_as<Settings, FullSettings>) {
+        if (dropout > 0.0) throw no_dropout(tensor);
         set.trained[place] = {{Matrix<T>(weights_[place].weight()), {}}, tensor.name};
         return;
       }
@@ -313,12 +332,17 @@ class Llama {
     };
     detail::AdaptedModule<T> module{AnyAdapter<T>(make()), dropout, {}};
     if (dropout > 0.0 && !module.adapter.additive()) {
-      throw ArgumentError("dropout: this adapter is no addition to the frozen layer");
+      throw no_dropout(tensor);
     }
     for (const auto& parameter : module.adapter.parameters()) {
       module.names.push_back(detail::concat(tensor.module(), ".", parameter.name));
     }
     set.linear[place] = std::move(module);
+  }
+
+  [[nodiscard]] static ArgumentError no_dropout(const LlamaTensor& tensor) {
+    return ArgumentError(detail::concat("dropout: expected 0 on ", tensor.module(),
+                                        ", as its adapter is no addition to what is frozen"));
   }
 
   [[nodiscard]] std::string nothing_matches() const {
@@ -335,6 +359,37 @@ class Llama {
       return adapter.merged(weights_[place]);
     } catch (const NumericError& error) {
       throw NumericError(detail::concat(tensors_[place].module(), ": ", error.what()));
+    }
+  }
+
+  [[nodiscard]] FrozenLinear<T> merged_tensor(std::size_t place, const Matrix<T>& value) const {
+    if (!detail::all_finite(value)) {
+      throw NumericError(detail::concat(tensors_[place].module(),
+                                        ": merge: a number of the trained tensor is not finite"));
+    }
+    return Matrix<T>(value);
+  }
+
+  /// Parameters may be changed freely, so they may have been given another shape.
+  void require_shapes(const Set& set) const {
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      const LlamaTensor& tensor = tensors_[place];
+      if (const auto& module = set.linear[place]) {
+        try {
+          module->adapter.require_shapes();
+        } catch (const ShapeError& error) {
+          throw ShapeError(detail::concat(tensor.module(), ": ", error.what()));
+        }
+        require_shape(tensor, module->adapter.out_features(), module->adapter.in_features());
+      } else if (const auto& trained = set.trained[place]) {
+        require_shape(tensor, trained->parameter.value.rows(), trained->parameter.value.cols());
+      }
+    }
+  }
+  static void require_shape(const LlamaTensor& tensor, Index rows, Index cols) {
+    if (rows != tensor.rows || cols != tensor.cols) {
+      throw ShapeError(detail::concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols,
+                                      ", found ", rows, " x ", cols));
     }
   }
 
@@ -361,24 +416,12 @@ class Llama {
     if (merged()) throw StateError(detail::concat(call, ": the model is merged; unmerge it first"));
   }
 
-  void require_batch(const Batch& batch, Index past) const {
-    batch.validate(config_.vocab_size);
-    detail::require_positions(config_, batch, past);
-  }
   [[nodiscard]] detail::LlamaParts<T> parts() const {
-    return {config_, tensors_, weights_, merged() ? nullptr : active_set()};
+    if (weights_.empty()) throw StateError("model: used after it was moved from");
+    const Set* const set = merged() ? nullptr : active_set();
+    if (set) require_shapes(*set);
+    return {config_, tensors_, weights_, set};
   }
-  /// Calls `f(forward, work, parts)` with the final norm's output in work.hidden.
-  template <class F>
-  void infer(const Batch& batch, const F& f) const {
-    require_batch(batch, 0);
-    const detail::LlamaParts<T> parts = this->parts();
-    detail::LlamaWorkspace<T> work;
-    detail::LlamaForward<T> forward(parts, work, nullptr);
-    forward.run(batch, {}, detail::Keep::nothing, nullptr);
-    f(forward, work, parts);
-  }
-
   LlamaConfig config_;
   LlamaTensors tensors_;
   std::vector<FrozenLinear<T>> weights_;  // merged ones while merged

@@ -87,9 +87,11 @@ struct LlamaParts {
 
 /// Which gradients a backward pass has to compute: no others are.
 struct LlamaNeeds {
-  LlamaNeeds() = default;
+  /// In memory that is kept from one pass to the next.
   template <Real T>
-  explicit LlamaNeeds(const LlamaParts<T>& parts) {
+  void find(const LlamaParts<T>& parts) {
+    stream.clear();
+    block.clear();
     bool below = parts.trains(LlamaTensors::embedding());
     for (Index layer = 0; layer < parts.config.num_hidden_layers; ++layer) {
       stream.push_back(below);

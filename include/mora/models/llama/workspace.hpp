@@ -60,6 +60,7 @@ struct LlamaWorkspace {
   std::vector<Index> rows;       // those that have a target
   std::vector<Token> targets;    // of those
   std::vector<double> losses;
+  LlamaNeeds needs;
 };
 
 }  // namespace mora::inline MORA_ABI::detail

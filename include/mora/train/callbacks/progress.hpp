@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <ostream>
 #include <utility>
@@ -37,7 +38,7 @@ class Progress {
           << Text(info.loss, 4);
     if (seconds > 0.0) {
       const auto steps = static_cast<double>(info.state.step - first_step_);
-      *out_ << ", " << Text(static_cast<double>(tokens_) / seconds, 4) << " tokens/s";
+      *out_ << ", " << Text(std::llround(static_cast<double>(tokens_) / seconds)) << " tokens/s";
       if (!last) {
         *out_ << ", ";
         write_duration(static_cast<double>(info.steps - info.state.step) * seconds / steps);
@@ -73,7 +74,7 @@ class Progress {
   }
   /// In the two largest units.
   void write_duration(double seconds) {
-    const auto whole = static_cast<long long>(seconds + 0.5);
+    const long long whole = std::llround(seconds);
     if (whole >= 3600) {
       *out_ << Text(whole / 3600) << " h " << Text(whole / 60 % 60) << " min";
     } else if (whole >= 60) {
