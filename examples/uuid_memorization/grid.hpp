@@ -39,7 +39,6 @@ struct Grid {
   grid.methods.clear();
   for (const Method& method : all_methods()) grid.methods.push_back(method.name);
   grid.training.steps = 400;
-  grid.training.curve_points = 40;
   grid.ranks = {1, 2, 4, 8};
   grid.pairs = {32, 64, 128, 256};
   grid.search_pairs = 64;
@@ -53,10 +52,10 @@ struct Grid {
   grid.base.width = 32;
   grid.base.inner = 40;
   grid.base.heads = 2;
-  grid.base.steps = 20;
+  grid.base.steps = 60;
   grid.base.batch = 8;
   grid.base.pairs = 8;
-  grid.training = {.batch = 4, .steps = 120, .curve_points = 4};
+  grid.training = {.batch = 4, .steps = 160, .curve_points = 4};
   grid.methods = {"lora", "rotation", "full"};
   grid.ranks = {8};
   grid.pairs = {4};

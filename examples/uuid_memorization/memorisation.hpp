@@ -78,8 +78,7 @@ class Memorisation {
     const double width = double(grid_.base.width) / 64.0;
     return positions * width * width * (c.method == "lora" ? 2.5e-5 : 3e-5);
   }
-  [[nodiscard]] RunResult run(const Method& method, const RunSettings& s) const {
-    const Training& t = grid_.training;
+  [[nodiscard]] RunResult run(const Method& method, const Training& t, const RunSettings& s) const {
     const std::string key =
         mora::detail::concat(grid_.base.name(), " batch:", t.batch, " steps:", t.steps,
                              " points:", t.curve_points, ' ', method.name, " r:", s.rank,
@@ -90,14 +89,16 @@ class Memorisation {
     std::vector<RunResult>& results = searches_[c];
     results.resize(grid_.rates.size() * static_cast<std::size_t>(grid_.search_seeds));
     std::size_t place = 0;
+    Training training = grid_.training;
+    training.curve_points = 1;  // a search needs the end alone
     for (const double rate : grid_.rates) {
       for (int i = 0; i < grid_.search_seeds; ++i, ++place) {
         const RunSettings settings{c.rank, c.pairs, rate, 1000 + static_cast<std::uint64_t>(i)};
         plan_.add(Stage::first,
                   {"learning_rate/" + c.name() + "/rate:" + experiment::number("%g", rate) +
                        "/seed:" + std::to_string(settings.seed),
-                   cost(c), [&result = results[place], method, settings, this] {
-                     result = run(method, settings);
+                   cost(c), [&result = results[place], method, training, settings, this] {
+                     result = run(method, training, settings);
                    }});
       }
     }
@@ -107,11 +108,12 @@ class Memorisation {
     results.resize(static_cast<std::size_t>(grid_.seeds));
     for (std::size_t i = 0; i < results.size(); ++i) {
       const std::uint64_t seed = i + 1;
-      plan_.add(Stage::second, {"memorise/" + c.name() + "/seed:" + std::to_string(seed), cost(c),
-                                [&result = results[i], method, c, seed, this] {
-                                  result = method.run(*base_, grid_.training,
-                                                      {c.rank, c.pairs, chosen_rate(c).rate, seed});
-                                }});
+      plan_.add(
+          Stage::second,
+          {"memorise/" + c.name() + "/seed:" + std::to_string(seed), cost(c),
+           [&result = results[i], method, c, seed, this] {
+             result = run(method, grid_.training, {c.rank, c.pairs, chosen_rate(c).rate, seed});
+           }});
     }
   }
 
