@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "capacity/least_squares.hpp"
-#include "capacity/methods.hpp"
+#include "experiment/methods.hpp"
 #include "mora/analysis/singular_values.hpp"
 
 namespace capacity {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "capacity/approximate.hpp"
-#include "capacity/table.hpp"
+#include "experiment/table.hpp"
 
 namespace capacity {
 

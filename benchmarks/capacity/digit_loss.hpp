@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <numbers>
 #include <span>
 
 #include "capacity/memory_task.hpp"
+#include "experiment/recall.hpp"
 
 namespace capacity {
 
@@ -36,35 +34,16 @@ inline void loss_gradient(const Matrix& logits, const MemoryTask& task,
 }
 
 /// What a network knows of a task.
-struct Recall {
-  double accuracy = 0;  ///< Characters right (the largest logit), of those that are random.
-  double bits = 0;      ///< Remembered of the whole set, >= 0; at most 122 a pair.
-};
-
-/// Bits remembered: 122 a pair, less the cross-entropy in bits of the digits' random part, summed
-/// over the set, and not below 0. The version digit does not count. The probability of the variant
-/// digit is taken among 8, 9, a and b, so that knowing the format is not taken for memory.
 [[nodiscard]] inline Recall recall_of(const Matrix& logits, const MemoryTask& task) {
-  double missing = 0;
-  Index right = 0;
+  RecallCount count;
   for (Index p = 0; p < task.pairs(); ++p) {
     const Uuid& value = task.values[static_cast<std::size_t>(p)];
     for (std::size_t d = 0; d < Uuid::digits; ++d) {
-      if (!Uuid::is_random(d)) continue;
-      const auto of_digit =
-          logits.row(p).segment(static_cast<Index>(d * Uuid::values), Index{Uuid::values});
-      const auto possible = of_digit.segment(Uuid::first_value(d), Uuid::value_count(d));
-      Index best = 0;
-      of_digit.maxCoeff(&best);
-      right += best == Index{value.digit[d]};
-      const double largest = possible.maxCoeff();
-      const double sum = (possible.cast<double>().array() - largest).exp().sum();
-      missing += (std::log(sum) + largest - of_digit[value.digit[d]]) / std::numbers::ln2;
+      count.add(d, logits.row(p).segment(static_cast<Index>(d * Uuid::values), Index{Uuid::values}),
+                Index{value.digit[d]});
     }
   }
-  const auto pairs = static_cast<double>(task.pairs());
-  return {.accuracy = double(right) / (pairs * double(Uuid::random_digits)),
-          .bits = std::max(0.0, Uuid::random_bits * pairs - missing)};
+  return count.result();
 }
 
 }  // namespace capacity

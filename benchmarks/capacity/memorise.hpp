@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "capacity/memory_grid.hpp"
-#include "capacity/rate_search.hpp"
 #include "capacity/suite.hpp"
+#include "experiment/rate_search.hpp"
 
 namespace capacity {
 

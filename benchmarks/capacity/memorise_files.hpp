@@ -5,7 +5,7 @@
 #include <string>
 
 #include "capacity/memorise.hpp"
-#include "capacity/table.hpp"
+#include "experiment/table.hpp"
 
 namespace capacity {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "capacity/memorise.hpp"
-#include "capacity/table.hpp"
+#include "experiment/table.hpp"
 
 namespace capacity {
 

@@ -11,8 +11,8 @@
 #include "adapter_work.hpp"
 #include "capacity/batches.hpp"
 #include "capacity/memory_result.hpp"
-#include "capacity/methods.hpp"
 #include "capacity/network.hpp"
+#include "experiment/methods.hpp"
 #include "mora/optim/adamw.hpp"
 
 namespace capacity {

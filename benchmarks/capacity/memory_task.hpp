@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "capacity/uuid.hpp"
+#include "capacity/shared.hpp"
+#include "experiment/uuid.hpp"
 #include "mora/core/matrix.hpp"
 
 namespace capacity {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "capacity/methods.hpp"
+#include "experiment/methods.hpp"
 #include "mora/analysis/singular_values.hpp"
 
 namespace capacity {

@@ -10,7 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "capacity/plan.hpp"
+#include "capacity/shared.hpp"
+#include "experiment/plan.hpp"
 
 namespace capacity {
 

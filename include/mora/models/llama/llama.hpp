@@ -317,7 +317,9 @@ class Llama {
     if (!tensor.linear) {
       if constexpr (std::same_as<Settings, FullSettings>) {
         if (dropout > 0.0) throw no_dropout(tensor);
-        set.trained[place] = {{Matrix<T>(weights_[place].weight()), {}}, tensor.name};
+        detail::TrainedTensor<T>& trained = set.trained[place].emplace();
+        trained.name = tensor.name;
+        trained.parameter.value = weights_[place].weight();
         return;
       }
       throw ArgumentError(detail::concat("attach: ", tensor.module(),

@@ -8,7 +8,7 @@
 #include "mora/core/matrix.hpp"
 #include "mora/core/random.hpp"
 
-namespace capacity {
+namespace experiment {
 
 using mora::Index;
 
@@ -48,4 +48,4 @@ struct Uuid {
   }
 };
 
-}  // namespace capacity
+}  // namespace experiment

@@ -14,9 +14,9 @@
 #include <utility>
 #include <vector>
 
-#include "capacity/table.hpp"
+#include "experiment/table.hpp"
 
-namespace capacity {
+namespace experiment {
 
 /// A piece of work that depends on no other of its stage.
 struct Job {
@@ -74,12 +74,12 @@ class Plan {
         jobs[i].run();
       } catch (...) {
 #if defined(_OPENMP)
-#pragma omp critical(capacity_plan)
+#pragma omp critical(experiment_plan)
 #endif
         failure = std::current_exception();
       }
 #if defined(_OPENMP)
-#pragma omp critical(capacity_plan)
+#pragma omp critical(experiment_plan)
 #endif
       report(jobs[i], log);
     }
@@ -107,4 +107,4 @@ class Plan {
   Clock::time_point printed_;
 };
 
-}  // namespace capacity
+}  // namespace experiment

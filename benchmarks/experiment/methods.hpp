@@ -14,7 +14,7 @@
 /// layer's settings follow from the rank r and a seed; every experiment goes through the one list
 /// at the end.
 
-namespace capacity {
+namespace experiment {
 
 using mora::Index;
 
@@ -77,4 +77,4 @@ void for_each_method(const F& f) {
   f(Full{"full"});
 }
 
-}  // namespace capacity
+}  // namespace experiment

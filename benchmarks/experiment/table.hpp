@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "capacity/statistics.hpp"
+#include "experiment/statistics.hpp"
 
-namespace capacity {
+namespace experiment {
 
 using Cells = std::vector<std::string>;
 
@@ -154,4 +154,4 @@ class CsvFile {
   std::ofstream file_;
 };
 
-}  // namespace capacity
+}  // namespace experiment

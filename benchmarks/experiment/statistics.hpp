@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-namespace capacity {
+namespace experiment {
 
 /// Mean and sample standard deviation (n - 1) of what several seeds gave.
 struct Sample {
@@ -32,4 +32,4 @@ template <class Range, class Get>
   return sample_of(values);
 }
 
-}  // namespace capacity
+}  // namespace experiment

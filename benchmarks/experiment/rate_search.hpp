@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "capacity/memory_result.hpp"
-
-namespace capacity {
+namespace experiment {
 
 /// The outcome of a search of learning rates.
 struct ChosenRate {
@@ -14,12 +12,13 @@ struct ChosenRate {
   bool at_edge = false;  ///< Of the grid, so that a better one may lie beyond.
 };
 
-/// Bits remembered per trainable parameter at a rate, on average over the seeds.
-[[nodiscard]] inline double mean_bits_per_parameter(const std::vector<RunResult>& search,
-                                                    double rate) {
+/// Bits remembered per trainable parameter at a rate, on average over the seeds. A run has
+/// `settings.learning_rate` and `bits_per_parameter()`.
+template <class Run>
+[[nodiscard]] double mean_bits_per_parameter(const std::vector<Run>& search, double rate) {
   double sum = 0;
   int count = 0;
-  for (const RunResult& run : search) {
+  for (const Run& run : search) {
     if (run.settings.learning_rate != rate) continue;
     sum += run.bits_per_parameter();
     ++count;
@@ -29,8 +28,9 @@ struct ChosenRate {
 
 /// The rate with the most bits remembered. Rates within 0.1 % of it are as good (all that is there
 /// to remember may be remembered at several); of these the middle one is taken, the lower of two.
-[[nodiscard]] inline ChosenRate choose_rate(const std::vector<RunResult>& search,
-                                            const std::vector<double>& rates) {
+template <class Run>
+[[nodiscard]] ChosenRate choose_rate(const std::vector<Run>& search,
+                                     const std::vector<double>& rates) {
   double most = 0;
   for (const double rate : rates) most = std::max(most, mean_bits_per_parameter(search, rate));
   std::vector<double> best;
@@ -41,4 +41,4 @@ struct ChosenRate {
   return {chosen, chosen == rates.front() || chosen == rates.back()};
 }
 
-}  // namespace capacity
+}  // namespace experiment
