@@ -141,7 +141,8 @@ def plot_accuracy_by_step(curves, results, folder):
     for rank in map(str, numbers(curves, "r")):
         rows = [row for row in curves if row["r"] == rank]
         sizes = numbers(rows, "pairs")
-        figure, axes = panels(len(sizes), 3, 3.4, 2.5, sharey=True)
+        columns = 2 if len(sizes) == 4 else 3
+        figure, axes = panels(len(sizes), columns, 10.2 / columns, 2.5, sharey=True)
         for index, (one, pairs) in enumerate(zip(axes, sizes)):
             for method in methods_of(rows):
                 points = defaultdict(list)
@@ -152,9 +153,9 @@ def plot_accuracy_by_step(curves, results, folder):
             one.set_title(f"{pairs} pairs")
             one.set_ylim(0, 103)
             one.set_xlim(left=0)
-            if index % 3 == 0:
+            if index % columns == 0:
                 one.set_ylabel("characters right (%)")
-            if index + 3 >= len(sizes):
+            if index + columns >= len(sizes):
                 one.set_xlabel("step")
         figure.suptitle(f"UUID pairs by training step: {budget_text(results, rank)} "
                         f"({seeds_text(rows)})")
@@ -207,6 +208,20 @@ def grouped_methods(rows):
     return list(groups.values())
 
 
+def draw_ranks(axes, rows, style):
+    """A full marker and line where singular values were computed, else a hollow one and dashes."""
+    points = sorted((int(row["r"]), int(row["rank"]), row["rank_from"] == "singular values")
+                    for row in rows)
+    for one, other in zip(points, points[1:]):
+        computed = one[2] and other[2]
+        axes.plot([one[0], other[0]], [one[1], other[1]], color=style["color"],
+                  linestyle="-" if computed else (0, (4, 2)), linewidth=1.4 if computed else 0.9)
+    for rank, value, computed in points:
+        axes.plot(rank, value, color=style["color"], marker=style["marker"], linestyle="",
+                  markerfacecolor=style["color"] if computed else "white", markeredgewidth=0.9)
+    axes.plot([], [], **{**style, "linestyle": "-"})  # for the legend
+
+
 def plot_ranks(rows, folder):
     adapters = [row for row in rows if int(row["r"]) > 0]
     shapes = list(dict.fromkeys((int(row["in"]), int(row["out"])) for row in adapters))
@@ -216,15 +231,14 @@ def plot_ranks(rows, folder):
         style["label"] = ", ".join(STYLES.get(method, (method,))[0] for method in group)
         for one, shape in zip(axes, shapes):
             mine = [row for row in adapters if (int(row["in"]), int(row["out"])) == shape]
-            one.plot(*zip(*sorted((int(row["r"]), int(row["rank"])) for row in mine
-                                  if row["method"] == group[-1])), **style)
+            draw_ranks(one, [row for row in mine if row["method"] == group[-1]], style)
             effective = defaultdict(list)
             for row in mine:
                 if row["method"] in group and row["effective_rank"]:
                     effective[int(row["r"])].append(float(row["effective_rank"]))
             x = sorted(effective)
             one.plot(x, [mean(effective[r]) for r in x], color=style["color"],
-                     linestyle=(0, (1, 1)), linewidth=1.4)
+                     linestyle=(0, (1, 1)), linewidth=1.4, marker=".", markersize=3)
     for index, (one, (width, out)) in enumerate(zip(axes, shapes)):
         one.set_xscale("log", base=2)
         one.set_yscale("log", base=10)
@@ -236,8 +250,9 @@ def plot_ranks(rows, folder):
             one.set_ylabel("rank of the update")
         if index + 3 >= len(shapes):
             one.set_xlabel("r (the budget, as LoRA's rank)")
-    figure.suptitle("Rank (line) and effective rank (dotted, where computed) of an update with "
-                    "random numbers")
+    figure.suptitle("Rank of an update with random numbers. Full marker: counted from its singular "
+                    "values;\nhollow marker, dashed: not computed, the most that the structure "
+                    "allows. Dotted: effective rank, where computed")
     save(figure, axes, folder / "rank.png", 1)
 
 

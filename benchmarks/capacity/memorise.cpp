@@ -12,11 +12,13 @@ namespace capacity {
 void Memorise::add_methods(Suite& suite) {
   for_each_method([&]<class M>(const M& method) {
     methods_.push_back(method.name);
-    const auto run = [this, method](const RunSettings& settings) {
-      return memory_run(method, grid_.shape, grid_.training, settings);
+    const auto run = [this, method](const Training& training, const RunSettings& settings) {
+      return memory_run(method, grid_.shape, training, settings);
     };
     for (const MemoryBudget& budget : grid_.budgets) {
       for (const Index pairs : budget.pairs) {
+        // Full training is costly and knows the largest set by heart; smaller ones are part of it.
+        if (is_full<M> && pairs != budget.pairs.back()) continue;
         add(suite, {method.name, budget.rank, pairs}, {run, is_full<M>});
       }
     }
@@ -41,7 +43,7 @@ void Memorise::add(Suite& suite, const MemoryCase& c, const Method& method) {
 
 MemoryCase Memorise::search_for(MemoryCase c) const {
   for (const MemoryBudget& budget : grid_.budgets) {
-    if (budget.rank == c.rank && budget.search_pairs != 0) c.pairs = budget.search_pairs;
+    if (budget.rank == c.rank) c.pairs = budget.search_size(c.pairs);
   }
   return c;
 }
@@ -50,7 +52,7 @@ ChosenRate Memorise::chosen_rate(const MemoryCase& c) const {
   return choose_rate(searches_.at(search_for(c)), grid_.rates);
 }
 
-/// Seconds of a core, roughly: 30 multiply-adds a nanosecond, and for full training two more
+/// Seconds of a core, roughly: 15 multiply-adds a nanosecond, and for full training two more
 /// products and an optimizer's step over all weights.
 double Memorise::cost(Index pairs, bool full) const {
   const NetworkShape& s = grid_.shape;
@@ -58,22 +60,25 @@ double Memorise::cost(Index pairs, bool full) const {
   const auto batch = double(std::min(pairs, grid_.training.batch));
   const auto weights = double(2 * s.hidden * s.width);
   const auto products = 1.5 * weights + double(2 * s.width * NetworkShape::logits);
-  if (!full) return steps * batch * products / 30e9;
-  return steps * (batch * (products + weights) / 30e9 + weights / 2e9);
+  if (!full) return steps * batch * products / 15e9;
+  return steps * (batch * (products + weights) / 15e9 + weights / 2e8);
 }
 
 void Memorise::plan_search(Plan& plan, const MemoryCase& c, const Method& method) {
   std::vector<RunResult>& results = searches_[c];
   results.resize(grid_.rates.size() * static_cast<std::size_t>(grid_.search_seeds));
   std::size_t place = 0;
+  Training training = grid_.training;
+  training.curve_points = 1;
   for (const double rate : grid_.rates) {
     for (int i = 0; i < grid_.search_seeds; ++i, ++place) {
       const RunSettings settings{c.rank, c.pairs, rate, 1000 + static_cast<std::uint64_t>(i)};
       const std::string name = "learning_rate/" + c.name() + "/rate:" + number("%g", rate) +
                                "/seed:" + std::to_string(settings.seed);
-      plan.add(Stage::first,
-               {name, cost(c.pairs, method.full),
-                [&result = results[place], method, settings] { result = method.run(settings); }});
+      plan.add(Stage::first, {name, cost(c.pairs, method.full),
+                              [&result = results[place], method, training, settings] {
+                                result = method.run(training, settings);
+                              }});
     }
   }
 }
@@ -86,7 +91,7 @@ void Memorise::plan_runs(Plan& plan, const MemoryCase& c, const Method& method) 
     plan.add(Stage::second,
              {"memorise/" + c.name() + "/seed:" + std::to_string(seed), cost(c.pairs, method.full),
               [&result = results[i], method, c, seed, this] {
-                result = method.run({c.rank, c.pairs, chosen_rate(c).rate, seed});
+                result = method.run(grid_.training, {c.rank, c.pairs, chosen_rate(c).rate, seed});
               }});
   }
 }

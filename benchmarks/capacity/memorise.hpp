@@ -52,7 +52,7 @@ class Memorise {
  private:
   /// A method without its type.
   struct Method {
-    std::function<RunResult(const RunSettings&)> run;
+    std::function<RunResult(const Training&, const RunSettings&)> run;
     bool full = false;
   };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <ostream>
 #include <string>
@@ -24,7 +25,9 @@ class MemoryConclusion {
         if (s.first.budget != 0) ranking_.push_back(method);
       }
       largest_tried_ = std::max(largest_tried_, s.where.pairs);
+      smallest_tried_ = std::min(smallest_tried_, s.where.pairs);
       if (s.memorised()) memorised_[method] = std::max(memorised_[method], s.where.pairs);
+      last_[method] = s;  // sizes come in ascending order
       const auto best = best_.find(method);
       if (best == best_.end() || s.bits_per_parameter.mean > best->second.bits_per_parameter.mean) {
         best_[method] = s;
@@ -45,14 +48,20 @@ class MemoryConclusion {
     return best_.at(method).bits_per_parameter;
   }
   [[nodiscard]] std::string figure(const std::string& method) const {
-    return with_spread("%.3f", bits(method)) + " with " +
-           std::to_string(best_.at(method).where.pairs) + " pairs";
+    const Index pairs = best_.at(method).where.pairs;
+    return with_spread("%.3f", bits(method)) + " with " + std::to_string(pairs) + " pairs" +
+           (pairs == largest_tried_ ? ", the largest set tried" : "");
   }
 
   /// Whether two means differ by less than two standard errors of their difference.
-  [[nodiscard]] bool close(const std::string& a, const std::string& b) const {
-    const double variance = std::pow(bits(a).deviation, 2) + std::pow(bits(b).deviation, 2);
-    return std::abs(bits(a).mean - bits(b).mean) <= 2.0 * std::sqrt(variance / seeds_);
+  [[nodiscard]] bool close(const Sample& a, const Sample& b) const {
+    const double variance = std::pow(a.deviation, 2) + std::pow(b.deviation, 2);
+    return std::abs(a.mean - b.mean) <= 2.0 * std::sqrt(variance / seeds_);
+  }
+  /// Whether larger sets may give more: the largest gave as much as any.
+  [[nodiscard]] bool no_peak_yet(const std::string& method) const {
+    const MemorySummary& last = last_.at(method);
+    return last.where.pairs == largest_tried_ && close(last.bits_per_parameter, bits(method));
   }
 
   [[nodiscard]] std::string about_ranking() const {
@@ -64,8 +73,8 @@ class MemoryConclusion {
       list += (list.empty() ? "" : ", ") + method;
     };
     for (const std::string& method : ranking_) {
-      if (method != top && close(method, top)) append(as_good, method);
-      if (best_.at(method).where.pairs == largest_tried_) append(rising, method);
+      if (method != top && close(bits(method), bits(top))) append(as_good, method);
+      if (no_peak_yet(method)) append(rising, method);
     }
     std::string text = "Most bits remembered per trainable parameter: " + top + ", " + figure(top);
     if (!as_good.empty()) text += "; within two standard errors of it: " + as_good;
@@ -77,15 +86,17 @@ class MemoryConclusion {
     }
     if (!rising.empty()) {
       text +=
-          "Highest at the largest set that was tried, so that more pairs may give more: " + rising +
-          ". ";
+          "Not past their peak, as the largest set that was tried gave as much as any, so that no "
+          "ratio to these is known: " +
+          rising + ". ";
     }
     return text;
   }
 
   [[nodiscard]] std::string about_sets() const {
     std::string text = "Largest set memorised (" + number("%g", 100.0 * memorised_accuracy) +
-                       " % of the characters), of at most " + std::to_string(largest_tried_) +
+                       " % of the characters after this training), of sets from " +
+                       std::to_string(smallest_tried_) + " to " + std::to_string(largest_tried_) +
                        " pairs:";
     for (const std::string& method : order_) {
       const auto found = memorised_.find(method);
@@ -98,9 +109,11 @@ class MemoryConclusion {
   Index rank_;
   double seeds_;
   Index largest_tried_ = 0;
+  Index smallest_tried_ = std::numeric_limits<Index>::max();
   std::vector<std::string> order_;
   std::vector<std::string> ranking_;  ///< Those with a budget, best first.
   std::map<std::string, MemorySummary> best_;
+  std::map<std::string, MemorySummary> last_;  ///< With the largest set that was tried.
   std::map<std::string, Index> memorised_;
 };
 

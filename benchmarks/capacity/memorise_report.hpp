@@ -44,20 +44,30 @@ inline void print_protocol(const Memorise& memorise, std::ostream& out) {
   const MemoryGrid& grid = memorise.grid();
   const Training& training = grid.training;
   const auto text = [](auto value) { return std::to_string(value); };
-  const bool each_size = grid.budgets.front().search_pairs == 0;
+  std::string searched;
+  for (const MemoryBudget& budget : grid.budgets) {
+    searched +=
+        (searched.empty() ? "" : "; ") + std::string("for r = ") + text(budget.rank) + " at";
+    for (const Index pairs : budget.search_pairs) {
+      searched += (pairs == budget.search_pairs.front() ? " " : ", ") + text(pairs);
+    }
+  }
   print_paragraph(
       out,
       "UUID pairs: a frozen random network, key -> embedding " + text(grid.shape.width) + " -> " +
           text(grid.shape.hidden) + " (ReLU) -> " + text(grid.shape.width) +
           " -> head 32 x 16 logits, with adapters on the two layers between embedding and head, " +
           "is trained by AdamW without weight decay in batches of " + text(training.batch) +
-          " pairs for " + text(training.passes) + " passes, or " + text(training.min_steps) +
-          " steps where that is more; the learning rate warms up over 5 % of the steps and falls "
-          "to 0 as a cosine. " +
-          text(grid.seeds) + " seeds; learning rates from one grid for all methods, searched at " +
-          (each_size ? "each set size" : text(grid.budgets.front().search_pairs) + " pairs") +
-          " with " + text(grid.search_seeds) + (grid.search_seeds == 1 ? " seed" : " seeds") +
-          " of its own.");
+          " pairs (smaller sets whole) for " + text(training.passes) + " passes, or until " +
+          grouped(training.least_seen) +
+          " pairs were seen where that is more; the learning rate warms up over 5 % of the steps "
+          "and falls to 0 as a cosine. What a method holds after that is counted; longer training "
+          "may give more. " +
+          text(grid.seeds) + " seeds; learning rates from one grid for all methods, searched (" +
+          searched + " pairs) with " + text(grid.search_seeds) +
+          (grid.search_seeds == 1 ? " seed" : " seeds") +
+          " of its own; other sets take the rate of the nearest size. Full training is run with "
+          "the largest set alone, which contains the smaller ones.");
 }
 
 /// The whole search: bits a parameter for every rate, the chosen one marked.
@@ -103,6 +113,7 @@ inline void print_budget(const Memorise& memorise, const MemoryBudget& budget, s
   Pivot accuracy;
   Pivot bits;
   Pivot by_step;
+  Pivot steps;
   std::map<std::string, Index> largest;
   for (const MemorySummary& s : summaries(memorise, budget.rank)) {
     const std::string& method = s.where.method;
@@ -110,6 +121,7 @@ inline void print_budget(const Memorise& memorise, const MemoryBudget& budget, s
     setup.set(method, "parameters", grouped(s.first.parameters));
     setup.set(method, "budget", s.first.budget == 0 ? "-" : grouped(s.first.budget));
     setup.set(method, "multiply-adds", grouped(s.first.work));
+    steps.set("steps", pairs, grouped(s.first.steps));
     accuracy.set(method, pairs,
                  with_spread("%.1f", {100.0 * s.accuracy.mean, 100.0 * s.accuracy.deviation}));
     bits.set(method, pairs, with_spread("%.3f", s.bits_per_parameter));
@@ -131,6 +143,7 @@ inline void print_budget(const Memorise& memorise, const MemoryBudget& budget, s
                  "that the adapters add",
              "")
       .print(out);
+  steps.table(title + "training steps by number of pairs", "").print(out);
   accuracy
       .table(title +
                  "character accuracy in % by number of pairs (mean ± standard deviation); "

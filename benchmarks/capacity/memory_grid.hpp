@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "capacity/memory_result.hpp"
@@ -11,8 +13,17 @@ namespace capacity {
 struct MemoryBudget {
   Index rank = 0;            ///< LoRA's, which sets the budget of all.
   std::vector<Index> pairs;  ///< Set sizes, up to where methods fail.
-  /// The set size that learning rates are searched at; 0: at each size for itself.
-  Index search_pairs = 0;
+  /// The set sizes that learning rates are searched at; another one takes the rate of the nearest.
+  std::vector<Index> search_pairs;
+
+  /// The nearest by ratio; of two the larger.
+  [[nodiscard]] Index search_size(Index size) const {
+    const auto distance = [size](Index other) {
+      return std::abs(std::log(double(other) / double(size)));
+    };
+    return *std::min_element(search_pairs.rbegin(), search_pairs.rend(),
+                             [&](Index a, Index b) { return distance(a) < distance(b) - 1e-9; });
+  }
 
   /// A size well into the grid, for the table that has room for one.
   [[nodiscard]] Index middle_size() const { return pairs[pairs.size() * 2 / 3]; }
@@ -33,17 +44,19 @@ inline constexpr double memorised_accuracy = 0.99;
 
 [[nodiscard]] inline MemoryGrid memory_grid(bool full) {
   MemoryGrid grid;
-  grid.rates = {1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1};
+  grid.rates = {3e-3, 1e-2, 3e-2, 1e-1, 3e-1};
   if (!full) {
-    grid.budgets = {{.rank = 4, .pairs = {8, 32, 64, 128, 192}, .search_pairs = 128}};
+    grid.budgets = {{.rank = 4, .pairs = {16, 64, 128, 256}, .search_pairs = {64, 256}}};
     return grid;
   }
-  grid.training.passes = 500;
-  grid.training.min_steps = 1000;
-  grid.training.curve_points = 50;
-  grid.seeds = 5;
-  grid.budgets = {{.rank = 4, .pairs = {16, 32, 64, 96, 128, 192, 256}},
-                  {.rank = 8, .pairs = {32, 64, 128, 192, 256, 384, 512}}};
+  grid.training.passes = 200;
+  grid.training.least_seen = 64000;
+  grid.training.curve_points = 24;
+  grid.budgets = {
+      {.rank = 4,
+       .pairs = {8, 32, 64, 128, 192, 256, 384, 512, 768},
+       .search_pairs = {32, 128, 512}},
+      {.rank = 8, .pairs = {64, 128, 256, 384, 512, 768, 1024}, .search_pairs = {128, 512}}};
   return grid;
 }
 

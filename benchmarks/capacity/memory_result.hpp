@@ -11,13 +11,15 @@ namespace capacity {
 
 /// How long and in what portions every method trains.
 struct Training {
-  Index batch = 32;
-  Index passes = 200;     ///< Over the set.
-  Index min_steps = 400;  ///< So that small sets, of a step or two a pass, train long enough.
-  Index curve_points = 24;
+  Index batch = 32;          ///< Or the whole set where that is smaller.
+  Index passes = 80;         ///< Over the set.
+  Index least_seen = 16000;  ///< Pairs, counted at each visit: what small sets train for at least.
+  Index curve_points = 12;
 
   [[nodiscard]] Index steps(Index pairs) const {
-    return std::max(min_steps, passes * ((pairs + batch - 1) / batch));
+    const Index at_a_time = std::min(batch, pairs);
+    return std::max((least_seen + at_a_time - 1) / at_a_time,
+                    passes * ((pairs + batch - 1) / batch));
   }
 };
 

@@ -27,7 +27,7 @@ inline constexpr const char* usage =
 
   rank_capacity [--full] [--out=FOLDER] [--threads=N] [--benchmark_...]
 
-  --full        the large grid (most of an hour on 2 cores) in place of the default (minutes)
+  --full        the large grid (about an hour on 2 cores) in place of the default (3 minutes)
   --out=FOLDER  where results.json and the CSV files go (default: results)
   --threads=N   runs at a time (default: one a core, as OpenMP counts them)
 

@@ -66,28 +66,31 @@ void Shapes::add(Suite& suite, const Method& method, ShapeRow& row) {
       });
 }
 
-/// By default large layers have their singular values computed for small budgets only.
+/// Singular values of large layers and budgets take minutes. By default small layers have theirs
+/// computed for small budgets, and the square large layer for the usual r = 8.
 bool Shapes::compute(const ShapeRow& row) const {
   constexpr Index small = 4000;
-  if (row.in + row.out <= small) return true;
-  return row.lora_rank != 0 && (full_ || row.lora_rank <= 8);
+  const bool is_small = row.in + row.out <= small;
+  if (full_) return is_small || (row.lora_rank != 0 && row.lora_rank <= 64);
+  if (row.lora_rank == 0) return row.in == row.out && is_small;
+  return is_small ? row.lora_rank <= 16 : row.in == row.out && row.lora_rank == 8;
 }
 
-/// Seconds, roughly: a dense decomposition takes 0.2 ns n^3, and where there are several blocks
+/// Seconds, roughly: a dense decomposition takes 0.4 ns n^3, and where there are several blocks
 /// the last one often shares inputs with the first.
 template <class Method>
 double Shapes::cost(const Method& method, const ShapeRow& row) const {
   if (!compute(row)) return 0.001;
   const double narrow = double(std::min(row.in, row.out));
   if constexpr (is_full<Method>) {
-    return 4e-10 * narrow * narrow * narrow;
+    return 8e-10 * narrow * narrow * narrow;
   } else if constexpr (is_lora<Method>) {
     return 0.001 * double(row.lora_rank);
   } else {
     const auto adapter = make_adapter(method, row);
     const double side = std::min(narrow, double(adapter.side()));
     const double of_blocks = adapter.compressor().blocks() == 1 ? side : 8.0 * side + 2.0 * narrow;
-    return 0.01 + 2e-10 * side * side * (of_blocks + double(row.in + row.out));
+    return 0.02 + 4e-10 * side * side * (of_blocks + double(row.in + row.out));
   }
 }
 

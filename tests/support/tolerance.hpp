@@ -19,4 +19,28 @@ inline constexpr double tolerance<double> = 1e-12;
 inline constexpr double difference_step = 1e-3;
 inline constexpr double difference_tolerance = 1e-6;
 
+/// The same through a whole model, which is far from linear, from four points: a step at which
+/// neither the rounding of the loss over the step nor the fifth derivative times the step's fourth
+/// power matters.
+inline constexpr double model_difference_step = 5e-5;
+inline constexpr double model_difference_tolerance = 1e-7;
+
+/// Attention with scores of some tens: the exponential of a rounded number is that number times as
+/// wrong.
+template <class T>
+inline constexpr double attention_tolerance = 50 * tolerance<T>;
+
+/// A float64 model of transformers computes norms, softmax, rotary tables and the loss in float32,
+/// whose rounding is 6e-8; over a few layers it grows to this. (Gradients do not agree within
+/// 1.5e-6.)
+inline constexpr double transformers_tolerance = 1e-6;
+inline constexpr double transformers_gradient_tolerance = 2e-6;
+
+/// With those casts made casts to float64, what remains are the angles of rotary positions: here
+/// they are rounded to float32, as published weights were trained, there no longer. AdamW divides
+/// gradients by their size, so that the smallest of them move its weights as much as the largest.
+/// (Gradients do not agree within 5e-8, nor the losses of training within 2e-7.)
+inline constexpr double wide_transformers_tolerance = 1e-7;
+inline constexpr double wide_training_tolerance = 3e-7;
+
 }  // namespace mora_tests

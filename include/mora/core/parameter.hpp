@@ -19,6 +19,7 @@ struct Parameter {
   Matrix<T> gradient;
 
   Parameter() = default;
+  Parameter(Matrix<T> v, Matrix<T> g) : value(std::move(v)), gradient(std::move(g)) {}
   // A copy first: Eigen's own assignment leaves memory that is freed already when it has none.
   // What has parameters does the same, so that an assignment that throws has changed nothing.
   Parameter(const Parameter&) = default;

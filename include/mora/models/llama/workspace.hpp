@@ -25,9 +25,16 @@ struct LlamaBlock {
   std::array<typename AnyAdapter<T>::SavedPointer, llama_slots> adapters;
 };
 
-/// The memory of passes, reused from one to the next.
+/// The memory of passes, reused from one to the next. A copy is an empty one.
 template <Real T>
 struct LlamaWorkspace {
+  LlamaWorkspace() = default;
+  LlamaWorkspace(const LlamaWorkspace&) {}
+  LlamaWorkspace& operator=(const LlamaWorkspace&) { return *this = LlamaWorkspace(); }
+  LlamaWorkspace(LlamaWorkspace&&) noexcept = default;
+  LlamaWorkspace& operator=(LlamaWorkspace&&) noexcept = default;
+  ~LlamaWorkspace() = default;
+
   std::vector<LlamaBlock<T>> blocks;  // of the layers that keep theirs
   LlamaBlock<T> block;                // of all others in turn
   std::vector<Buffer<T>> streams;     // the inputs of layers that are kept
