@@ -46,9 +46,10 @@ struct Base {
   std::vector<mora::FrozenLinear<float>> weights;
 };
 
-/// Whether a base attends to the key. Its own pairs: with their keys, and with keys exchanged
-/// between them, which must cost it what it knows. Values that are the key or its swapped halves,
-/// for keys that it has never seen: it must get every digit of the key from its place.
+/// Whether a base attends to the key: its own pairs with their keys, and with values exchanged
+/// between the keys, which must cost it what it knows; and values that are the key, for keys that
+/// it has never seen, of which it must get every digit from its place. That it also learnt to swap
+/// the halves of a key is reported, and not asked for.
 struct BaseCheck {
   PairRecall own;
   PairRecall exchanged;
@@ -57,8 +58,7 @@ struct BaseCheck {
   PairRecall unknown;  ///< Pairs that it has never seen, as the runs have them: chance.
 
   [[nodiscard]] bool attends_to_key() const {
-    return copy.accuracy > 0.95 && swapped.accuracy > 0.95 && own.accuracy > 0.95 &&
-           exchanged.accuracy < 0.25;
+    return copy.accuracy > 0.95 && own.accuracy > 0.95 && exchanged.accuracy < 0.25;
   }
 };
 

@@ -48,7 +48,9 @@ inline void print_check(const BaseCheck& check, std::ostream& out) {
   add("fresh keys, value is the key with its halves swapped", check.swapped);
   add("pairs that it has never seen", check.unknown);
   table.print(out);
-  out << "  " << (check.attends_to_key() ? "It attends to the key." : "It ignores the key.")
+  out << "  "
+      << (check.attends_to_key() ? "It attends to the key."
+                                 : "It does not attend to the key as it should.")
       << '\n';
 }
 
