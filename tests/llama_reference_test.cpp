@@ -21,7 +21,9 @@ void expect_agrees(Llama<double> model, const Batch& batch, const Fixture& fixtu
        {std::tuple("", transformers_tolerance, transformers_gradient_tolerance),
         std::tuple("wide.", wide_transformers_tolerance, wide_transformers_tolerance)}) {
     SCOPED_TRACE(*prefix ? "its casts made casts to float64" : "as it is");
-    const auto expected = [&](const std::string& name) { return fixture.tensor(prefix + name); };
+    const auto expected = [&, start = std::string(prefix)](const std::string& name) {
+      return fixture.tensor(start + name);
+    };
     EXPECT_TRUE(near(model.logits(batch), expected("logits"), {.relative = allowed}));
     const mora::LossSum loss = model.loss(batch);
     EXPECT_EQ(loss.count, batch.target_count());
