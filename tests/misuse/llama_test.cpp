@@ -47,8 +47,9 @@ TEST(LlamaConfig, RefusesSizesThatCannotBe) {
          {Index{0}, Index{-1}, Index{-1024}, (Index{1} << 30) + 2,
           std::numeric_limits<Index>::max(), std::numeric_limits<Index>::min()}) {
       if (wrong == 0 && has_default) continue;
-      EXPECT_TRUE(refuses_config({name, "expected", "found " + std::to_string(wrong)},
-                                 [&](LlamaConfig& config) { config.*size = wrong; }))
+      EXPECT_TRUE(
+          refuses_config({name, "expected", "found " + std::to_string(wrong)},
+                         [&, member = size](LlamaConfig& config) { config.*member = wrong; }))
           << wrong;
     }
   }
