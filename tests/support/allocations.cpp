@@ -81,6 +81,9 @@ void __wrap_free(void* memory) {
 }  // extern "C"
 
 void* operator new(std::size_t size) { return or_throw(std::malloc(size == 0 ? 1 : size)); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return std::malloc(size == 0 ? 1 : size);
+}
 void* operator new(std::size_t size, std::align_val_t alignment) {
   const auto step = static_cast<std::size_t>(alignment);
   return or_throw(std::aligned_alloc(step, (size + step - 1) / step * step));

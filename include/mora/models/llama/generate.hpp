@@ -90,8 +90,10 @@ class TokenSampler {
  private:
   /// Leaves the likeliest candidates that make up top_p of the total, and returns their sum.
   double keep_nucleus(double total) {
-    std::stable_sort(candidates_.begin(), candidates_.end(),
-                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    // Not stable_sort, which allocates.
+    std::sort(candidates_.begin(), candidates_.end(), [](const auto& a, const auto& b) {
+      return a.first > b.first || (a.first == b.first && a.second < b.second);
+    });
     double sum = 0.0;
     std::size_t kept = 0;
     while (kept < candidates_.size() && sum < settings_.top_p * total) {

@@ -24,7 +24,9 @@ class SequenceGroups {
   /// With fewer groups all threads work on one product at a time instead.
   static constexpr Index fewest = 4;
 
-  explicit SequenceGroups(const Batch& batch, bool whole) {
+  /// Into one group where `whole`. The memory is kept from one batch to the next.
+  void cut(const Batch& batch, bool whole) {
+    ends_.clear();
     const Index wanted = std::min(batch.positions() / rows_wanted, batch.sequences());
     if (whole || wanted < fewest) {
       ends_.push_back(batch.sequences());
@@ -102,7 +104,8 @@ class WorkspacePool {
 /// output for the group's sequences, whose positions begin at `first`, in item.work.hidden.
 template <Real T, class F>
 void infer_groups(const LlamaParts<T>& parts, const Batch& batch, const F& f) {
-  const SequenceGroups groups(batch, false);
+  SequenceGroups groups;
+  groups.cut(batch, false);
   WorkspacePool<T> pool;
   parallel_pieces(groups.size(), 1, [&](Index group, Index) {
     pool.borrow([&](auto& item) {
@@ -129,7 +132,8 @@ class LlamaTraining {
   /// Adds to the gradients of `set`, of which `parts` are; all or nothing.
   LossSum run(const LlamaParts<T>& parts, LlamaAdapterSet<T>& set, const Batch& batch,
               double weight, Keep keep, const DropoutStream& dropout) {
-    const SequenceGroups groups(batch, !worth_copies(parts, set, batch));
+    groups_.cut(batch, !worth_copies(parts, set, batch));
+    const SequenceGroups& groups = groups_;
     if (groups.size() == 1) {
       LossSum loss;
       pool_.borrow([&](auto& item) {
@@ -230,6 +234,7 @@ class LlamaTraining {
 
   WorkspacePool<T> pool_;
   std::vector<LlamaAdapterSet<T>> lanes_;
+  SequenceGroups groups_;
   std::vector<LossSum> losses_;
   GradientCopies<T> gradients_;
 };
