@@ -139,17 +139,49 @@ TEST_P(LlamaGradients, AddUpAndScaleWithTheWeight) {
 // What one sequence gives does not depend on those beside it. (What is dropped does: a place in
 // the batch is part of it.)
 TEST_P(LlamaGradients, OfABatchAreThoseOfItsSequencesOneByOne) {
-  Model model = GetParam().model();
-  const Batch batch = random_batch();
-  if (training_loss(model, batch) != model.loss(batch).sum) GTEST_SKIP() << "drops numbers";
-  mora::LossSum sum;
-  for (Index s = 0; s < batch.sequences(); ++s) {
-    sum += model.accumulate_gradients(sequence_of(batch, s), 1.0);
+  Model dropping = GetParam().model();
+  if (training_loss(dropping, random_batch()) != dropping.loss(random_batch()).sum) {
+    GTEST_SKIP() << "drops numbers";
   }
-  const Gradients<double> one_by_one = gradients_of(model);
-  EXPECT_EQ(sum.count, batch.target_count());
-  EXPECT_TRUE(near<double>(model.loss(batch).sum, sum.sum, sum.sum));
-  expect_near(gradients_of(model, batch), one_by_one);
+  for (const Batch& batch : {random_batch(), grouped_batch()}) {
+    Model model = GetParam().model();
+    mora::LossSum sum;
+    for (Index s = 0; s < batch.sequences(); ++s) {
+      sum += model.accumulate_gradients(sequence_of(batch, s), 1.0);
+    }
+    const Gradients<double> one_by_one = gradients_of(model);
+    EXPECT_EQ(sum.count, batch.target_count());
+    EXPECT_TRUE(near<double>(model.loss(batch).sum, sum.sum, sum.sum));
+    expect_near(gradients_of(model, batch), one_by_one);
+  }
+}
+
+// Along one direction through all parameters, as a check of what groups drop.
+TEST_P(LlamaGradients, OfGroupsAreTheSlopeOfTheirLoss) {
+  Model model = GetParam().model();
+  const Batch batch = grouped_batch();
+  const double weight = 1e-3;
+  const Gradients<double> gradients = gradients_of(model, batch, weight);
+  model.set_dropout({.seed = 7, .passes = 3});
+  Random random(11);
+  std::map<std::string, Matrix<double>> direction;
+  double slope = 0.0;
+  for (const auto& [name, gradient] : gradients) {
+    direction[name] = random.matrix<double>(gradient.rows(), gradient.cols());
+    slope += (direction[name].array() * gradient.array()).sum();
+  }
+  const auto loss_at = [&](double step) {
+    Model moved = model;
+    moved.visit_parameters([&](std::string_view name, mora::Parameter<double>& p) {
+      p.value += step * direction.at(std::string(name));
+    });
+    return weight * training_loss(moved, batch);
+  };
+  const double h = 1e-5;
+  const double difference =
+      (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h);
+  EXPECT_TRUE(near(Matrix<double>::Constant(1, 1, difference),
+                   Matrix<double>::Constant(1, 1, slope), {.relative = difference_tolerance}));
 }
 
 TEST_P(LlamaGradients, AreZeroWithoutTargets) {

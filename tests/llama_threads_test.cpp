@@ -112,7 +112,8 @@ TEST(LlamaThreads, ComputeTheSameBitsInAnyNumber) {
         omp_set_num_threads(number);
         Model model = wide_model(kind);
         model.set_recompute(recompute);
-        const Batch batch = random_batch({50, 200, 1, 17}, 500);
+        (void)model.accumulate_gradients(grouped_batch(500), 0.01);  // a thread takes sequences
+        const Batch batch = random_batch({50, 200, 1, 17}, 500);     // threads share products
         Bits bits = bits_of(model.logits(batch));
         bits.bytes += bits_of(Matrix<double>::Constant(1, 1, model.loss(batch).sum)).bytes;
         const double loss = model.accumulate_gradients(batch, 0.01).sum;

@@ -78,6 +78,8 @@ TEST(LlamaMemory, IsNotAskedForInATrainingStep) {
                     }),
                     0);
           EXPECT_EQ(allocations_of([&] { (void)model.accumulate_gradients(batch, 0.1); }), 0);
+          const Batch grouped = grouped_batch();
+          EXPECT_EQ(allocations_of([&] { (void)model.accumulate_gradients(grouped, 0.1); }), 0);
         }
       }
     }

@@ -78,6 +78,17 @@ template <class T = double>
   return batch;
 }
 
+/// So many sequences that threads take groups of them, of uneven lengths.
+[[nodiscard]] inline Batch grouped_batch(Index vocabulary = small_config().vocab_size) {
+  std::vector<Index> lengths;
+  for (Index i = 0; i < 40; ++i) lengths.push_back(8 + i * 13 % 57);
+  Batch batch = random_batch(lengths, vocabulary);
+  mora::detail::SequenceGroups groups;
+  groups.cut(batch, false);
+  EXPECT_GE(groups.size(), mora::detail::SequenceGroups::fewest);
+  return batch;
+}
+
 /// One sequence of a batch as a batch.
 [[nodiscard]] inline Batch sequence_of(const Batch& batch, Index sequence) {
   const auto first = static_cast<std::size_t>(batch.starts[static_cast<std::size_t>(sequence)]);

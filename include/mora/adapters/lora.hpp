@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mora/adapters/concepts.hpp"
+#include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parameter.hpp"
 #include "mora/core/product.hpp"
@@ -66,7 +67,7 @@ class LoraAdapter {
   using Scalar = T;
   using Settings = LoraSettings;
   struct Saved {
-    Matrix<T> low_rank;  // x A^T [tokens, r]
+    detail::Buffer<T> low_rank;  // x A^T [tokens, r]
   };
   static constexpr bool saves_input = true;
   static constexpr bool additive = true;
@@ -133,9 +134,9 @@ class LoraAdapter {
   }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    if (saved) detail::resize(saved->low_rank, x.rows(), rank());
+    if (saved) saved->low_rank.shape(x.rows(), rank());
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
-      MutableMap<T> z = saved ? detail::rows_of(detail::map_of(saved->low_rank), first, count)
+      MutableMap<T> z = saved ? detail::rows_of(saved->low_rank.map(), first, count)
                               : detail::scratch<T, detail::LowRank>(count, rank());
       z.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
@@ -173,7 +174,7 @@ class LoraAdapter {
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
           da, T(1), detail::as_const(g), detail::rows_of(x, first, count));
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-          db, scale(), dy_tile, detail::rows_of(detail::map_of(saved.low_rank), first, count));
+          db, scale(), dy_tile, detail::rows_of(saved.low_rank.map(), first, count));
     });
   }
 

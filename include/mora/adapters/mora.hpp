@@ -12,6 +12,7 @@
 
 #include "mora/adapters/concepts.hpp"
 #include "mora/adapters/side.hpp"
+#include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/parameter.hpp"
@@ -70,7 +71,7 @@ class MoraAdapter {
   using Compressor = decltype(std::declval<const Op&>().make(1, 1, 1).compress);
   using Decompressor = decltype(std::declval<const Op&>().make(1, 1, 1).decompress);
   struct Saved {
-    Matrix<T> compressed;  // C(x) [tokens, blocks * side]
+    detail::Buffer<T> compressed;  // C(x) [tokens, blocks * side]
   };
   static constexpr bool saves_input = false;
   static constexpr bool additive = true;
@@ -133,9 +134,9 @@ class MoraAdapter {
   }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    if (saved) detail::resize(saved->compressed, x.rows(), width());
+    if (saved) saved->compressed.shape(x.rows(), width());
     for_each_tile(x.rows(), [&](Index first, Index count) {
-      MutableMap<T> z = saved ? detail::rows_of(detail::map_of(saved->compressed), first, count)
+      MutableMap<T> z = saved ? detail::rows_of(saved->compressed.map(), first, count)
                               : detail::scratch<T, detail::CompressedTile>(count, width());
       compress(detail::rows_of(x, first, count), z);
       MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
@@ -168,7 +169,7 @@ class MoraAdapter {
         pair_.decompress.apply_adjoint(span_of(detail::rows_of(dy, first, count), i),
                                        span_of(g, i));
       });
-      const ConstMap<T> z = detail::rows_of(detail::map_of(saved.compressed), first, count);
+      const ConstMap<T> z = detail::rows_of(saved.compressed.map(), first, count);
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
           dm, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
       if (!dx) return;

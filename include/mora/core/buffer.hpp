@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <utility>
+
 #include "mora/core/matrix.hpp"
 
 namespace mora::inline MORA_ABI::detail {
@@ -10,13 +12,26 @@ namespace mora::inline MORA_ABI::detail {
 template <class T>
 class Buffer {
  public:
+  Buffer() = default;
+  // A copy first, as Eigen's own assignment leaves memory that is freed already when it has none.
+  Buffer(const Buffer&) = default;
+  Buffer& operator=(const Buffer& other) { return *this = Buffer(other); }
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~Buffer() = default;
+
   /// Uninitialised, contiguous [rows, cols]; ends the life of what was there before.
   MutableMap<T> shape(Index rows, Index cols) {
+    rows_ = cols_ = 0;  // for when there is no memory
     if (memory_.size() < rows * cols) resize(memory_, rows * cols, 1);
     rows_ = rows;
     cols_ = cols;
     return map();
   }
+  [[nodiscard]] Index cols() const { return cols_; }
   [[nodiscard]] MutableMap<T> map() {
     return {memory_.data(), rows_, cols_, Eigen::OuterStride<>(cols_)};
   }
@@ -25,10 +40,14 @@ class Buffer {
   }
   [[nodiscard]] T* data() { return memory_.data(); }
   [[nodiscard]] const T* data() const { return memory_.data(); }
-  /// Bytes that are held.
-  [[nodiscard]] Index bytes() const { return memory_.size() * Index{sizeof(T)}; }
 
  private:
+  void swap(Buffer& other) noexcept {
+    memory_.swap(other.memory_);
+    std::swap(rows_, other.rows_);
+    std::swap(cols_, other.cols_);
+  }
+
   // An Eigen array, for its alignment.
   Eigen::Array<T, Eigen::Dynamic, Eigen::Dynamic> memory_;
   Index rows_ = 0;
