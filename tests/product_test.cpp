@@ -68,6 +68,7 @@ struct Factors {
   [[nodiscard]] Matrix<T> product() const {
     const Matrix<T> op_a = OpA == Operand::plain ? Matrix<T>(a) : Matrix<T>(a.transpose());
     const Matrix<T> op_b = OpB == Operand::plain ? Matrix<T>(b) : Matrix<T>(b.transpose());
+    if (op_a.cols() == 0) return Matrix<T>::Zero(op_a.rows(), op_b.cols());
     return op_a.lazyProduct(op_b);
   }
   Matrix<T> a;

@@ -79,7 +79,7 @@ class FullAdapter {
           *dx, T(1), dy, detail::map_of(std::as_const(weight_.value)));
     }
     detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(dw, T(1), dy, x);
-    if (has_bias()) bias_.gradient += dy.colwise().sum();
+    if (has_bias() && dy.rows() != 0) bias_.gradient += dy.colwise().sum();
   }
 
   struct MergePlan {};

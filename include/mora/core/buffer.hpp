@@ -54,11 +54,12 @@ class Buffer {
   Index cols_ = 0;
 };
 
-/// Columns [first, first + count) of a map, as a map.
+/// Columns [first, first + count) of a map, as a map. Without rows there may be no memory to step
+/// into.
 template <class Map>
 [[nodiscard]] Map columns_of(const Map& x, Index first, Index count) {
-  return Map(const_cast<typename Map::PointerArgType>(x.data()) + first, x.rows(), count,
-             Eigen::OuterStride<>(x.outerStride()));
+  return Map(const_cast<typename Map::PointerArgType>(x.data()) + (x.rows() == 0 ? 0 : first),
+             x.rows(), count, Eigen::OuterStride<>(x.outerStride()));
 }
 
 }  // namespace mora::inline MORA_ABI::detail
