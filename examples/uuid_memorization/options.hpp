@@ -42,7 +42,7 @@ Parts of the grid, each over what the grid has:
   --ranks=2,8     LoRA's, whose number of parameters all methods get
   --pairs=32,64   set sizes; rates are searched at the one in --search-pairs=N
   --rates=0.003,0.01   ascending
-  --seeds=N       of the results; --steps=N of training
+  --seeds=N       of the results; --steps=N of training; --base-steps=N of the base's
 )";
 
 namespace detail {
@@ -139,6 +139,8 @@ template <class Number>
       grid.seeds = detail::parse_number<int>(name, value(), 1);
     } else if (name == "--steps") {
       grid.training.steps = detail::parse_number<Index>(name, value(), 1);
+    } else if (name == "--base-steps") {
+      grid.base.steps = detail::parse_number<Index>(name, value(), 1);
     } else {
       throw mora::ArgumentError("no option is called '" + std::string(argument) + "'; see --help");
     }
