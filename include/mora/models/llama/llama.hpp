@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <map>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,8 +8,8 @@
 
 #include "mora/adapters/full.hpp"
 #include "mora/core/random.hpp"
+#include "mora/models/llama/adapter_sets.hpp"
 #include "mora/models/llama/groups.hpp"
-#include "mora/models/targets.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -45,7 +41,7 @@ class Llama {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const LlamaTensor& tensor = tensors_[i];
       const ConstMap<T> weight = weights_[i].weight();
-      require_shape(tensor, weight.rows(), weight.cols());
+      detail::require_shape(tensor, weight.rows(), weight.cols());
     }
   }
 
@@ -72,32 +68,7 @@ class Llama {
   void attach(const std::string& name, const Settings& settings, const Targets& targets,
               G& generator, double dropout = 0.0) {
     require_unmerged("attach");
-    if (name.empty()) throw ArgumentError("attach: the name is empty");
-    if (config_.tie_word_embeddings && targets.matches("lm_head", false, -1)) {
-      throw ArgumentError(
-          "attach: lm_head is the embedding (tie_word_embeddings) and has no adapter of its own; "
-          "FullSettings on model.embed_tokens train both");
-    }
-    if (!(dropout >= 0.0 && dropout < 1.0)) {
-      throw ArgumentError(detail::concat("dropout: expected 0 <= dropout < 1, found ", dropout));
-    }
-    const auto old = sets_.find(name);
-    Set set = old != sets_.end() ? old->second : empty_set(name);
-    bool any = false;
-    for (std::size_t place = 0; place < tensors_.size(); ++place) {
-      const LlamaTensor& tensor = tensors_[place];
-      if (!targets.matches(tensor.module(), tensor.linear, tensor.layer)) continue;
-      if (set.trains(place)) {
-        throw ArgumentError(
-            detail::concat("attach: '", name, "' has an adapter on ", tensor.module(), " already"));
-      }
-      add_adapter(set, place, settings, generator, dropout);
-      any = true;
-    }
-    if (!any) throw ArgumentError(nothing_matches());
-    std::string active = name;  // after this nothing can fail half-way
-    sets_.insert_or_assign(name, std::move(set));
-    active_ = std::move(active);
+    sets_.attach(bare_parts(), name, settings, targets, generator, dropout);
     training_.forget_adapters();
   }
   template <class Settings>
@@ -113,36 +84,29 @@ class Llama {
   /// merged.
   void detach(const std::string& name) {
     require_unmerged("detach");
-    (void)set_of(name);
-    sets_.erase(name);
-    if (active_ == name) active_.clear();
+    sets_.detach(name);
     training_.forget_adapters();
   }
   /// Switches the adapters of that name on, and all others off.
   void activate(const std::string& name) {
     require_unmerged("activate");
-    (void)set_of(name);
-    active_ = name;
+    sets_.activate(name);
     training_.forget_adapters();
   }
   /// Switches all adapters off: the frozen model is left.
   void deactivate() {
     require_unmerged("deactivate");
-    active_.clear();
+    sets_.deactivate();
     training_.forget_adapters();
   }
   /// Empty when all are off.
-  [[nodiscard]] const std::string& active() const { return active_; }
-  [[nodiscard]] std::vector<std::string> names() const {
-    std::vector<std::string> all;
-    for (const auto& [name, set] : sets_) all.push_back(name);
-    return all;
-  }
+  [[nodiscard]] const std::string& active() const { return sets_.active(); }
+  [[nodiscard]] std::vector<std::string> names() const { return sets_.names(); }
 
   /// The adapter on a module ("model.layers.0.self_attn.q_proj") under a name, or null.
   [[nodiscard]] const AnyAdapter<T>* adapter(const std::string& name,
                                              std::string_view module) const {
-    const Set& set = set_of(name);
+    const Set& set = sets_.at(name);
     const std::size_t place = place_of(module);
     return set.linear[place] ? &set.linear[place]->adapter : nullptr;
   }
@@ -152,11 +116,11 @@ class Llama {
   template <class F>
   void visit_parameters(F&& f) {
     require_unmerged("visit_parameters");
-    if (Set* const set = active_set()) set->visit(f);
+    if (Set* const set = sets_.switched_on()) set->visit(f);
   }
   template <class F>
   void visit_parameters(F&& f) const {
-    if (const Set* const set = active_set()) set->visit(f);
+    if (const Set* const set = sets_.switched_on()) set->visit(f);
   }
 
   /// @}
@@ -228,7 +192,7 @@ class Llama {
   /// number of targets. Throws StateError when nothing is switched on, or while merged.
   LossSum accumulate_gradients(const Batch& batch, double weight) {
     require_unmerged("accumulate_gradients");
-    Set* const set = active_set();
+    Set* const set = sets_.switched_on();
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
     const detail::LlamaParts<T> parts = this->parts();
     detail::require_batch(config_, batch, 0);
@@ -258,9 +222,9 @@ class Llama {
   /// Returns false when merged already, or when nothing is switched on. All or nothing: throws
   /// NumericError naming the module when a number is not finite.
   bool merge() {
-    const Set* const set = active_set();
+    const Set* const set = sets_.switched_on();
     if (merged() || !set) return false;
-    require_shapes(*set);
+    detail::require_shapes(tensors_, *set);
     std::vector<FrozenLinear<T>> result = weights_;
     for (std::size_t place = 0; place < tensors_.size(); ++place) {
       if (const auto& module = set->linear[place]) {
@@ -301,60 +265,6 @@ class Llama {
     return weights;
   }
 
-  [[nodiscard]] Set empty_set(const std::string& name) const {
-    Set set;
-    set.name = name;
-    set.linear.resize(tensors_.size());
-    set.trained.resize(tensors_.size());
-    return set;
-  }
-
-  template <class Settings, class G>
-  void add_adapter(Set& set, std::size_t place, const Settings& settings, G& generator,
-                   double dropout) const {
-    using Adapter = AdapterOf<T, Settings>;
-    const LlamaTensor& tensor = tensors_[place];
-    if (!tensor.linear) {
-      if constexpr (std::same_as<Settings, FullSettings>) {
-        if (dropout > 0.0) throw no_dropout(tensor);
-        detail::TrainedTensor<T>& trained = set.trained[place].emplace();
-        trained.name = tensor.name;
-        trained.parameter.value = weights_[place].weight();
-        return;
-      }
-      throw ArgumentError(detail::concat("attach: ", tensor.module(),
-                                         " is no linear layer; only FullSettings fit"));
-    }
-    const auto make = [&] {
-      if constexpr (std::constructible_from<Adapter, const FrozenLinear<T>&, const Settings&, G&>) {
-        return Adapter(weights_[place], settings, generator);
-      } else {
-        return Adapter(weights_[place], settings);
-      }
-    };
-    detail::AdaptedModule<T> module{AnyAdapter<T>(make()), dropout, {}};
-    if (dropout > 0.0 && !module.adapter.additive()) {
-      throw no_dropout(tensor);
-    }
-    for (const auto& parameter : module.adapter.parameters()) {
-      module.names.push_back(detail::concat(tensor.module(), ".", parameter.name));
-    }
-    set.linear[place] = std::move(module);
-  }
-
-  [[nodiscard]] static ArgumentError no_dropout(const LlamaTensor& tensor) {
-    return ArgumentError(detail::concat("dropout: expected 0 on ", tensor.module(),
-                                        ", as its adapter is no addition to what is frozen"));
-  }
-
-  [[nodiscard]] std::string nothing_matches() const {
-    std::string text = "attach: no module matches; there are";
-    for (std::size_t place = 0; place < std::min<std::size_t>(tensors_.size(), 10); ++place) {
-      text += detail::concat(place == 0 ? " " : ", ", tensors_[place].module());
-    }
-    return text + ", ...";
-  }
-
   [[nodiscard]] FrozenLinear<T> merged_module(std::size_t place,
                                               const AnyAdapter<T>& adapter) const {
     try {
@@ -372,42 +282,6 @@ class Llama {
     return Matrix<T>(value);
   }
 
-  /// Parameters may be changed freely, so they may have been given another shape.
-  void require_shapes(const Set& set) const {
-    for (std::size_t place = 0; place < tensors_.size(); ++place) {
-      const LlamaTensor& tensor = tensors_[place];
-      if (const auto& module = set.linear[place]) {
-        try {
-          module->adapter.require_shapes();
-        } catch (const ShapeError& error) {
-          throw ShapeError(detail::concat(tensor.module(), ": ", error.what()));
-        }
-        require_shape(tensor, module->adapter.out_features(), module->adapter.in_features());
-      } else if (const auto& trained = set.trained[place]) {
-        require_shape(tensor, trained->parameter.value.rows(), trained->parameter.value.cols());
-      }
-    }
-  }
-  static void require_shape(const LlamaTensor& tensor, Index rows, Index cols) {
-    if (rows != tensor.rows || cols != tensor.cols) {
-      throw ShapeError(detail::concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols,
-                                      ", found ", rows, " x ", cols));
-    }
-  }
-
-  [[nodiscard]] const Set& set_of(const std::string& name) const {
-    const auto set = sets_.find(name);
-    if (set == sets_.end()) {
-      throw ArgumentError(detail::concat("no adapter has the name '", name, "'"));
-    }
-    return set->second;
-  }
-  [[nodiscard]] Set* active_set() {
-    return active_.empty() ? nullptr : &sets_.find(active_)->second;
-  }
-  [[nodiscard]] const Set* active_set() const {
-    return active_.empty() ? nullptr : &sets_.find(active_)->second;
-  }
   [[nodiscard]] std::size_t place_of(std::string_view module) const {
     for (std::size_t place = 0; place < tensors_.size(); ++place) {
       if (tensors_[place].module() == module) return place;
@@ -420,16 +294,17 @@ class Llama {
 
   [[nodiscard]] detail::LlamaParts<T> parts() const {
     if (weights_.empty()) throw StateError("model: used after it was moved from");
-    const Set* const set = merged() ? nullptr : active_set();
-    if (set) require_shapes(*set);
+    const Set* const set = merged() ? nullptr : sets_.switched_on();
+    if (set) detail::require_shapes(tensors_, *set);
     return {config_, tensors_, weights_, set};
   }
+  [[nodiscard]] detail::LlamaParts<T> bare_parts() const { return {config_, tensors_, weights_}; }
+
   LlamaConfig config_;
   LlamaTensors tensors_;
   std::vector<FrozenLinear<T>> weights_;  // merged ones while merged
   std::vector<FrozenLinear<T>> frozen_;   // what they were before
-  std::map<std::string, Set> sets_;
-  std::string active_;
+  detail::LlamaAdapterSets<T> sets_;
   DropoutStream dropout_;
   bool recompute_ = false;
   detail::LlamaTraining<T> training_;

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mora/models/llama/parts.hpp"
+#include "mora/models/targets.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+inline void require_shape(const LlamaTensor& tensor, Index rows, Index cols) {
+  if (rows != tensor.rows || cols != tensor.cols) {
+    throw ShapeError(concat(tensor.name, ": expected ", tensor.rows, " x ", tensor.cols, ", found ",
+                            rows, " x ", cols));
+  }
+}
+
+/// Parameters may be changed freely, so they may have been given another shape.
+template <Real T>
+void require_shapes(const LlamaTensors& tensors, const LlamaAdapterSet<T>& set) {
+  for (std::size_t place = 0; place < tensors.size(); ++place) {
+    const LlamaTensor& tensor = tensors[place];
+    if (const auto& module = set.linear[place]) {
+      try {
+        module->adapter.require_shapes();
+      } catch (const ShapeError& error) {
+        throw ShapeError(concat(tensor.module(), ": ", error.what()));
+      }
+      require_shape(tensor, module->adapter.out_features(), module->adapter.in_features());
+    } else if (const auto& trained = set.trained[place]) {
+      require_shape(tensor, trained->parameter.value.rows(), trained->parameter.value.cols());
+    }
+  }
+}
+
+/// The adapters of a model, in sets by name, one of which may be switched on. What throws has
+/// changed nothing.
+template <Real T>
+class LlamaAdapterSets {
+ public:
+  using Set = LlamaAdapterSet<T>;
+
+  /// See Llama::attach.
+  template <class Settings, class G>
+  void attach(const LlamaParts<T>& model, const std::string& name, const Settings& settings,
+              const Targets& targets, G& generator, double dropout) {
+    if (name.empty()) throw ArgumentError("attach: the name is empty");
+    if (model.config.tie_word_embeddings && targets.matches("lm_head", false, -1)) {
+      throw ArgumentError(
+          "attach: lm_head is the embedding (tie_word_embeddings) and has no adapter of its own; "
+          "FullSettings on model.embed_tokens train both");
+    }
+    if (!(dropout >= 0.0 && dropout < 1.0)) {
+      throw ArgumentError(concat("dropout: expected 0 <= dropout < 1, found ", dropout));
+    }
+    const auto old = sets_.find(name);
+    Set set = old != sets_.end() ? old->second : empty_set(name, model.tensors.size());
+    bool any = false;
+    for (std::size_t place = 0; place < model.tensors.size(); ++place) {
+      const LlamaTensor& tensor = model.tensors[place];
+      if (!targets.matches(tensor.module(), tensor.linear, tensor.layer)) continue;
+      if (set.trains(place)) {
+        throw ArgumentError(
+            concat("attach: '", name, "' has an adapter on ", tensor.module(), " already"));
+      }
+      add_adapter(set, place, tensor, model.weights[place], settings, generator, dropout);
+      any = true;
+    }
+    if (!any) throw ArgumentError(nothing_matches(model.tensors));
+    std::string active = name;  // after this nothing can fail half-way
+    sets_.insert_or_assign(name, std::move(set));
+    active_ = std::move(active);
+  }
+  void detach(const std::string& name) {
+    (void)at(name);
+    sets_.erase(name);
+    if (active_ == name) active_.clear();  // last: `name` may be it
+  }
+  void activate(const std::string& name) {
+    (void)at(name);
+    active_ = name;
+  }
+  void deactivate() { active_.clear(); }
+
+  /// Empty when all are off.
+  [[nodiscard]] const std::string& active() const { return active_; }
+  [[nodiscard]] std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const auto& [name, set] : sets_) all.push_back(name);
+    return all;
+  }
+  [[nodiscard]] const Set& at(const std::string& name) const {
+    const auto set = sets_.find(name);
+    if (set == sets_.end()) throw ArgumentError(concat("no adapter has the name '", name, "'"));
+    return set->second;
+  }
+  /// Null when all are off.
+  [[nodiscard]] Set* switched_on() {
+    return active_.empty() ? nullptr : &sets_.find(active_)->second;
+  }
+  [[nodiscard]] const Set* switched_on() const {
+    return active_.empty() ? nullptr : &sets_.find(active_)->second;
+  }
+
+ private:
+  [[nodiscard]] static Set empty_set(const std::string& name, std::size_t tensors) {
+    Set set;
+    set.name = name;
+    set.linear.resize(tensors);
+    set.trained.resize(tensors);
+    return set;
+  }
+
+  template <class Settings, class G>
+  static void add_adapter(Set& set, std::size_t place, const LlamaTensor& tensor,
+                          const FrozenLinear<T>& weight, const Settings& settings, G& generator,
+                          double dropout) {
+    using Adapter = AdapterOf<T, Settings>;
+    if (!tensor.linear) {
+      if constexpr (std::same_as<Settings, FullSettings>) {
+        if (dropout > 0.0) throw no_dropout(tensor);
+        TrainedTensor<T>& trained = set.trained[place].emplace();
+        trained.name = tensor.name;
+        trained.parameter.value = weight.weight();
+        return;
+      }
+      throw ArgumentError(
+          concat("attach: ", tensor.module(), " is no linear layer; only FullSettings fit"));
+    }
+    const auto make = [&] {
+      if constexpr (std::constructible_from<Adapter, const FrozenLinear<T>&, const Settings&, G&>) {
+        return Adapter(weight, settings, generator);
+      } else {
+        return Adapter(weight, settings);
+      }
+    };
+    AdaptedModule<T> module{AnyAdapter<T>(make()), dropout, {}};
+    if (dropout > 0.0 && !module.adapter.additive()) throw no_dropout(tensor);
+    for (const auto& parameter : module.adapter.parameters()) {
+      module.names.push_back(concat(tensor.module(), ".", parameter.name));
+    }
+    set.linear[place] = std::move(module);
+  }
+
+  [[nodiscard]] static ArgumentError no_dropout(const LlamaTensor& tensor) {
+    return ArgumentError(concat("dropout: expected 0 on ", tensor.module(),
+                                ", as its adapter is no addition to what is frozen"));
+  }
+  [[nodiscard]] static std::string nothing_matches(const LlamaTensors& tensors) {
+    std::string text = "attach: no module matches; there are";
+    for (std::size_t place = 0; place < std::min<std::size_t>(tensors.size(), 10); ++place) {
+      text += concat(place == 0 ? " " : ", ", tensors[place].module());
+    }
+    return text + ", ...";
+  }
+
+  std::map<std::string, Set> sets_;
+  std::string active_;
+};
+
+}  // namespace mora::inline MORA_ABI::detail
