@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <mora/core/product.hpp>
+#include <utility>
 
 #include "support/compare.hpp"
 #include "support/random.hpp"
@@ -107,6 +108,28 @@ TYPED_TEST(Product, OfDyAndW) {
 }
 TYPED_TEST(Product, OfTransposedDyAndX) {
   expect_is_eigens_product<TypeParam, Operand::transposed, Operand::plain>();
+}
+
+TYPED_TEST(Product, WithAFactorThatIsPackedOnceForAllRows) {
+  using T = TypeParam;
+  for (const Sizes& sizes : awkward_sizes) {
+    SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
+    Random random(1);
+    const Factors<T, Operand::plain, Operand::plain> factors(sizes, random);
+    const Surrounded<T> a(factors.a);
+    const Surrounded<T> b(factors.b);
+    const auto there = random.matrix<T>(sizes.rows, sizes.cols);
+    Surrounded<T> c(there);
+    const mora::detail::PackedFactor<T> packed(b.map());
+    const Index upper = sizes.rows / 2;
+    for (const auto& [first, count] : {std::pair(Index{0}, upper), {upper, sizes.rows - upper}}) {
+      packed.add_product(mora::detail::rows_of(c.map(), first, count), T(0.75),
+                         mora::detail::rows_of(a.map(), first, count));
+    }
+    const double size = 1.0 + std::sqrt(double(sizes.depth));
+    EXPECT_TRUE(near(c.map(), there + T(0.75) * factors.product(), {.magnitude = size}));
+    EXPECT_TRUE(c.is_untouched_around());
+  }
 }
 
 #if defined(_OPENMP)

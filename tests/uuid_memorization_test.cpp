@@ -6,10 +6,12 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "mora/core/error.hpp"
 #include "support/files.hpp"
 #include "uuid_memorization/journal.hpp"
+#include "uuid_memorization/options.hpp"
 #include "uuid_memorization/pair_recall.hpp"
 #include "uuid_memorization/weight_file.hpp"
 
@@ -255,6 +257,41 @@ TEST(Journal, RefusesWhatIsNone) {
   const TemporaryFolder folder;
   write_file(folder / "runs.txt", "a line of something else\n");
   EXPECT_THROW(Journal(folder / "runs.txt"), mora::FormatError);
+}
+
+Options parsed(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "uuid_memorization");
+  return parse_options(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(CommandLine, TakesPartsOfAGrid) {
+  const Options options =
+      parsed({"--ranks=2,4", "--pairs", "16,32,48", "--rates=0.01,0.1", "--methods=lora,full",
+              "--seeds=5", "--steps=7", "--base-steps=9", "--out=here", "--threads=3"});
+  EXPECT_EQ(options.grid.ranks, (std::vector<Index>{2, 4}));
+  EXPECT_EQ(options.grid.pairs, (std::vector<Index>{16, 32, 48}));
+  EXPECT_EQ(options.grid.search_pairs, 32);
+  EXPECT_EQ(options.grid.rates, (std::vector<double>{0.01, 0.1}));
+  EXPECT_EQ(options.grid.methods, (std::vector<std::string>{"lora", "full"}));
+  EXPECT_EQ(options.grid.seeds, 5);
+  EXPECT_EQ(options.grid.training.steps, 7);
+  EXPECT_EQ(options.grid.base.steps, 9);
+  EXPECT_EQ(options.cache_folder(), "here");
+  EXPECT_EQ(options.threads, 3);
+}
+
+TEST(CommandLine, PutsPartsOverTheGridInAnyOrder) {
+  EXPECT_EQ(parsed({"--seeds=2", "--tiny"}).grid.seeds, 2);
+  EXPECT_EQ(parsed({"--search-pairs=8", "--pairs=16,32"}).grid.search_pairs, 8);
+  EXPECT_EQ(parsed({"--base-steps=9", "--tiny"}).grid.base.width, tiny_grid().base.width);
+}
+
+TEST(CommandLine, RefusesWhatCannotBe) {
+  for (const char* argument :
+       {"--step=7", "--steps=0", "--steps=7x", "--steps=", "--base-steps=-1", "--ranks=4,2",
+        "--ranks=2,,4", "--rates=0.1,0.1", "--rates=nan", "--threads=0", "--out=", "--seeds"}) {
+    EXPECT_THROW((void)parsed({argument}), mora::ArgumentError) << argument;
+  }
 }
 
 }  // namespace

@@ -13,12 +13,12 @@ namespace uuid_memorization {
 struct Grid {
   BaseSettings base;
   Training training;
-  std::vector<std::string> methods;
-  std::vector<Index> ranks;   ///< LoRA's; each is a budget.
-  std::vector<Index> pairs;   ///< Set sizes, ascending.
-  Index search_pairs = 0;     ///< The set size that learning rates are searched at.
-  std::vector<double> rates;  ///< Ascending.
-  int search_seeds = 1;       ///< Other ones than those of the results.
+  std::vector<std::string> methods;  ///< Empty: all there are.
+  std::vector<Index> ranks;          ///< LoRA's; each is a budget.
+  std::vector<Index> pairs;          ///< Set sizes, ascending.
+  Index search_pairs = 0;            ///< The set size that learning rates are searched at.
+  std::vector<double> rates;         ///< Ascending.
+  int search_seeds = 1;              ///< Other ones than those of the results.
   int seeds = 3;
 };
 
@@ -37,7 +37,6 @@ struct Grid {
 [[nodiscard]] inline Grid full_grid() {
   Grid grid = quick_grid();
   grid.methods.clear();
-  for (const Method& method : all_methods()) grid.methods.push_back(method.name);
   grid.training.steps = 400;
   grid.ranks = {1, 2, 4, 8};
   grid.pairs = {32, 64, 128, 256};

@@ -37,6 +37,9 @@ class Memorisation {
   Memorisation(Grid grid, const Base& base, Journal& journal)
       : grid_(std::move(grid)), base_(&base), journal_(&journal) {
     const std::vector<Method> all = all_methods();
+    if (grid_.methods.empty()) {
+      for (const Method& method : all) grid_.methods.push_back(method.name);
+    }
     for (const std::string& name : grid_.methods) {
       const auto method =
           std::find_if(all.begin(), all.end(), [&](const Method& one) { return one.name == name; });

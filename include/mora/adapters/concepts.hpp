@@ -59,9 +59,9 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 /// - `plan_merge()`: what the rows of a merge have in common, computed once before them.
 /// - `merge_rows(plan, first, rows)`: on entry rows first ... of W, on exit the merged ones. Called
 ///   from several threads at once, for disjoint rows. A zero update changes no bit.
-/// - `reserve_merge(rows)`: takes the working memory of the calling thread for a merge of that many
-///   rows, or none, after which merge_rows does not throw: merge_into must not run out of memory
-///   half-way. May be missing where merge_rows takes none.
+/// - `reserve_merge()`: takes the working memory of the calling thread for a merge, after which
+///   merge_rows does not throw: merge_into must not run out of memory half-way. May be missing
+///   where merge_rows takes none.
 /// - `update_bound()`: an upper bound of |W' - W| over all entries, infinite when unknown. It saves
 ///   merge_into the trial of every row.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.

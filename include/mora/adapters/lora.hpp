@@ -180,21 +180,22 @@ class LoraAdapter {
 
   struct MergePlan {
     bool finite;
+    detail::PackedFactor<T> a;
   };
   [[nodiscard]] MergePlan plan_merge() const {
-    return {detail::all_finite(a_.value) && detail::all_finite(b_.value)};
+    return {detail::all_finite(a_.value) && detail::all_finite(b_.value),
+            detail::PackedFactor<T>(detail::map_of(a_.value))};
   }
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
     // -0 + 0 would be +0. But 0 * NaN has to reach the check of what is merged.
     if (plan.finite && (b_.value.middleRows(first, rows.rows()).array() * scale() == T(0)).all()) {
       return;
     }
-    detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
-        rows, scale(), detail::rows_of(detail::map_of(b_.value), first, rows.rows()),
-        detail::map_of(a_.value));
+    plan.a.add_product(rows, scale(),
+                       detail::rows_of(detail::map_of(b_.value), first, rows.rows()));
   }
 
-  void reserve_merge(Index rows) const { detail::reserve_product<T>(rows, in_features(), rank()); }
+  void reserve_merge() const { detail::PackedFactor<T>::reserve(rank(), in_features()); }
 
   /// An upper bound of the update's entries, and of B A that it is computed from.
   [[nodiscard]] double update_bound() const {

@@ -113,10 +113,7 @@ void merge_in_place(const A& adapter, MutableMap<typename A::Scalar> target) {
   parallel_pieces(
       target.rows(), chunk,
       [&] {
-        if constexpr (requires { adapter.reserve_merge(Index{1}); }) {
-          adapter.reserve_merge(std::min(chunk, target.rows()));
-          adapter.reserve_merge(target.rows() % chunk);  // a smaller product may need more
-        }
+        if constexpr (requires { adapter.reserve_merge(); }) adapter.reserve_merge();
       },
       [&](Index first, Index count) {
         adapter.merge_rows(plan, first, rows_of(target, first, count));

@@ -184,13 +184,17 @@ class MoraAdapter {
     });
   }
 
-  /// s M C [side, in] where there is one block and it is small: the rows that W's rows have added.
-  /// Else null. It is working memory of the thread that plans, and lives until that plans again.
+  /// s M C [side, in], the rows that W's rows have added, where C^T of one block is no cheap pass
+  /// of its own and they are small. Else null. It is working memory of the thread that plans, and
+  /// lives until that plans again.
   struct MergePlan {
     T* source_rows = nullptr;
   };
   [[nodiscard]] MergePlan plan_merge() const {
-    if (pair_.compress.blocks() != 1 || side() > detail::scratch_tile / in_features()) return {};
+    if (adds_blocks || pair_.compress.blocks() != 1 ||
+        side() > detail::scratch_tile / in_features()) {
+      return {};
+    }
     const MergePlan plan{detail::scratch<T, detail::SourceRows>(side() * in_features())};
     MutableMap<T> rows = source_rows(plan);
     detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
@@ -220,7 +224,7 @@ class MoraAdapter {
     }
   }
 
-  void reserve_merge(Index /*rows*/) const {
+  void reserve_merge() const {
     (void)detail::scratch<T, detail::ScaledRow>(side());
     if constexpr (!names_sources) {
       (void)detail::scratch<T, detail::UnitVector>(out_features());

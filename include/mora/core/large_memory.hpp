@@ -14,9 +14,8 @@
 
 namespace mora::inline MORA_ABI::detail {
 
-/// Uninitialised memory for a weight. On Linux it asks for huge pages: the first touch of 64 MB
-/// takes 36 ms in pages of 4 KiB and 7 ms in pages of 2 MiB, of which merging would be the fifth.
-/// Throws std::bad_alloc.
+/// Uninitialised memory for a weight. On Linux it asks for huge pages: the kernel's work for the
+/// first touch of every page of 4 KiB would be a large part of merging. Throws std::bad_alloc.
 template <class T>
 [[nodiscard]] std::shared_ptr<T> allocate_large(Index count) {
   constexpr std::size_t page = std::size_t{1} << 21;

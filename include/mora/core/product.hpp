@@ -146,4 +146,72 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
   });
 }
 
+struct PackedFactorMemory;
+struct PackedRows;
+
+/// A right factor b [depth, cols] packed for Eigen's kernel once, for many products of a few rows,
+/// each of which would pack it again. It lies in working memory of the thread that packs, and lives
+/// until that thread packs again; any thread may multiply with it.
+template <class T>
+class PackedFactor {
+ public:
+  explicit PackedFactor(const ConstMap<T>& b)
+      : depth_(b.rows()),
+        cols_(b.cols()),
+        kc_(block(depth_, cols_)),
+        memory_(scratch<T, PackedFactorMemory>(depth_ * cols_)) {
+    using Rows = Eigen::internal::const_blas_data_mapper<T, Index, Eigen::ColMajor>;
+    Eigen::internal::gemm_pack_lhs<T, Index, Rows, Traits::mr, Traits::LhsProgress,
+                                   typename Traits::LhsPacket4Packing, Eigen::ColMajor>
+        pack;
+    for_each_block([&](Index first, Index count) {
+      pack(memory_ + first * cols_, Rows(b.data() + first * b.outerStride(), b.outerStride()),
+           count, cols_);
+    });
+  }
+
+  /// Takes the memory that this thread's add_product will need for such a factor.
+  static void reserve(Index depth, Index cols) {
+    (void)scratch<T, PackedRows>(Index{Traits::nr} * block(depth, cols));
+  }
+
+  /// c += alpha * a * b on this thread, a few rows of c at a time, which come from memory while
+  /// others are computed.
+  void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
+    using Rows = Eigen::internal::const_blas_data_mapper<T, Index, Eigen::ColMajor>;
+    using Result = Eigen::internal::blas_data_mapper<T, Index, Eigen::ColMajor>;
+    Eigen::internal::gemm_pack_rhs<T, Index, Rows, Traits::nr, Eigen::ColMajor> pack;
+    Eigen::internal::gebp_kernel<T, T, Index, Result, Traits::mr, Traits::nr> kernel;
+    T* const packed_rows = scratch<T, PackedRows>(Index{Traits::nr} * kc_);
+    for (Index row = 0; row < c.rows(); row += Index{Traits::nr}) {
+      const Index rows = std::min(Index{Traits::nr}, c.rows() - row);
+      for_each_block([&](Index first, Index count) {
+        pack(packed_rows, Rows(a.data() + row * a.outerStride() + first, a.outerStride()), count,
+             rows);
+        kernel(Result(c.data() + row * c.outerStride(), c.outerStride()), memory_ + first * cols_,
+               packed_rows, cols_, count, rows, alpha);
+      });
+    }
+  }
+
+ private:
+  using Traits = Eigen::internal::gebp_traits<T, T>;
+
+  /// How much of the depth Eigen would take at a time, so that the kernel's panels are cached.
+  [[nodiscard]] static Index block(Index depth, Index cols) {
+    Index rows = Traits::nr;
+    Eigen::internal::computeProductBlockingSizes<T, T, 1>(depth, cols, rows, Index{1});
+    return std::max<Index>(depth, 1);
+  }
+  template <class F>
+  void for_each_block(const F& f) const {
+    for (Index first = 0; first < depth_; first += kc_) f(first, std::min(kc_, depth_ - first));
+  }
+
+  Index depth_;
+  Index cols_;
+  Index kc_;
+  T* memory_;
+};
+
 }  // namespace mora::inline MORA_ABI::detail

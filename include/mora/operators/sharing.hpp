@@ -28,6 +28,11 @@ class WrappedStridedSum {
     groups_.add_spread(z, x);
     for_each_wrapped([&](Index feature, Index entry) { x[feature] += z[entry]; });
   }
+  /// A row of M is read along with the output, so that merging needs no rows of M C.
+  template <class T>
+  void add_block_adjoint(Index /*block*/, std::span<const T> z, std::span<T> x) const {
+    add_adjoint(z, x);
+  }
   /// Once, and once more for every turn of the wrapping.
   [[nodiscard]] double gain() const { return 2.0 + double(side()) / double(in_features()); }
 
