@@ -22,9 +22,9 @@ struct BaseSettings {
   Index layers = 2;
   Index heads = 4;
 
-  Index steps = 700;  ///< Of AdamW with warm-up over 5 % and cosine to 0.
-  Index batch = 32;   ///< Sequences; half of them pairs to remember, half functions of the key.
-  Index pairs = 128;  ///< To remember.
+  Index steps = 2000;  ///< Of AdamW with warm-up over 5 % and cosine to 0.
+  Index batch = 32;    ///< Sequences; half of them pairs to remember, half functions of the key.
+  Index pairs = 128;   ///< To remember.
   double learning_rate = 3e-3;
   std::uint64_t seed = 0xba5e;
 

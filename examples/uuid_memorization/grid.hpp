@@ -29,7 +29,7 @@ struct Grid {
   grid.ranks = {2, 8};
   grid.pairs = {32, 64};
   grid.search_pairs = 64;
-  grid.rates = {3e-3, 1e-2, 3e-2, 1e-1};
+  grid.rates = {1e-3, 3e-3, 1e-2, 3e-2};
   return grid;
 }
 
@@ -41,7 +41,7 @@ struct Grid {
   grid.ranks = {1, 2, 4, 8};
   grid.pairs = {32, 64, 128, 256};
   grid.search_pairs = 64;
-  grid.rates = {1e-3, 3e-3, 1e-2, 3e-2, 1e-1};
+  grid.rates = {3e-4, 1e-3, 3e-3, 1e-2, 3e-2};
   return grid;
 }
 
