@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+//
+// For the precompiled headers of the tests, which need a source.
