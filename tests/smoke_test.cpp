@@ -2,9 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <mora/version.hpp>
+#include <string>
 
 TEST(Version, IsThatOfTheBuild) {
-  EXPECT_GE(mora::version_major, 0);
-  EXPECT_GE(mora::version_minor, 0);
-  EXPECT_GE(mora::version_patch, 0);
+  const auto text = std::to_string(mora::version_major) + "." +
+                    std::to_string(mora::version_minor) + "." + std::to_string(mora::version_patch);
+  EXPECT_EQ(text, MORA_BUILD_VERSION);
 }

@@ -12,7 +12,8 @@
 namespace mora::inline MORA_ABI {
 
 /// An adapter of any type behind one, for models whose layers have different ones. A value: copies
-/// are independent. One virtual call a layer and pass, none inside.
+/// are independent; one that was moved from throws StateError. One virtual call a layer and pass,
+/// none inside.
 template <Real T>
 class AnyAdapter {
  public:
@@ -34,7 +35,7 @@ class AnyAdapter {
   explicit AnyAdapter(A adapter) : self_(std::make_unique<Model<A>>(std::move(adapter))) {
     list_parameters();
   }
-  AnyAdapter(const AnyAdapter& other) : self_(other.self_->copy()) { list_parameters(); }
+  AnyAdapter(const AnyAdapter& other) : self_(other.self().copy()) { list_parameters(); }
   AnyAdapter& operator=(const AnyAdapter& other) {
     if (this != &other) *this = AnyAdapter(other);
     return *this;
@@ -43,19 +44,19 @@ class AnyAdapter {
   AnyAdapter& operator=(AnyAdapter&&) noexcept = default;
   ~AnyAdapter() = default;
 
-  [[nodiscard]] Index in_features() const { return self_->in_features(); }
-  [[nodiscard]] Index out_features() const { return self_->out_features(); }
-  [[nodiscard]] bool additive() const { return self_->additive(); }
-  [[nodiscard]] bool saves_input() const { return self_->saves_input(); }
-  [[nodiscard]] std::vector<std::string> warnings() const { return self_->warnings(); }
-  void require_shapes() const { self_->require_shapes(); }
+  [[nodiscard]] Index in_features() const { return self().in_features(); }
+  [[nodiscard]] Index out_features() const { return self().out_features(); }
+  [[nodiscard]] bool additive() const { return self().additive(); }
+  [[nodiscard]] bool saves_input() const { return self().saves_input(); }
+  [[nodiscard]] std::vector<std::string> warnings() const { return self().warnings(); }
+  void require_shapes() const { self().require_shapes(); }
   /// In the adapter's order; valid for as long as this object is not assigned to.
   [[nodiscard]] const std::vector<Named>& parameters() const { return parameters_; }
 
   /// The adapter itself, or null when it is of another type.
   template <class A>
   [[nodiscard]] const A* get_if() const {
-    const auto* const model = dynamic_cast<const Model<A>*>(self_.get());
+    const auto* const model = dynamic_cast<const Model<A>*>(&self());
     return model ? &model->adapter : nullptr;
   }
   template <class A>
@@ -66,28 +67,28 @@ class AnyAdapter {
   /// y += the update's output alone; `saved` is null, or where to keep what backward needs. Throws
   /// StateError for an adapter that is not additive.
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer* saved) const {
-    self_->add_forward(x, y, saved);
+    self().add_forward(x, y, saved);
   }
   void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
-    self_->add_backward(x, dy, saved, dx);
+    self().add_backward(x, dy, saved, dx);
   }
   /// The same with the frozen layer's part, for any adapter.
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                    SavedPointer* saved) const {
-    self_->add_forward(base, x, y, saved);
+    self().add_forward(base, x, y, saved);
   }
   void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
                     const Saved& saved, MutableMap<T>* dx) {
-    self_->add_backward(base, x, dy, saved, dx);
+    self().add_backward(base, x, dy, saved, dx);
   }
 
   /// W + Delta W in memory of its own; throws NumericError when a number of it is not finite.
   [[nodiscard]] FrozenLinear<T> merged(const FrozenLinear<T>& base) const {
-    return self_->merged(base);
+    return self().merged(base);
   }
   /// Delta W [out, in].
-  [[nodiscard]] Matrix<T> update(const FrozenLinear<T>& base) const { return self_->update(base); }
+  [[nodiscard]] Matrix<T> update(const FrozenLinear<T>& base) const { return self().update(base); }
 
  private:
   struct Interface {
@@ -175,6 +176,11 @@ class AnyAdapter {
   };
 
   void list_parameters() { self_->list_parameters(parameters_); }
+  [[nodiscard]] const Interface& self() const {
+    if (!self_) throw StateError("adapter: used after it was moved from");
+    return *self_;
+  }
+  [[nodiscard]] Interface& self() { return const_cast<Interface&>(std::as_const(*this).self()); }
 
   std::unique_ptr<Interface> self_;
   std::vector<Named> parameters_;

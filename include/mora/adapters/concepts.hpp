@@ -58,12 +58,19 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 ///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
 /// - `plan_merge()`: what the rows of a merge have in common, computed once before them.
 /// - `merge_rows(plan, first, rows)`: on entry rows first ... of W, on exit the merged ones. Called
-///   from several threads at once, for disjoint rows. A zero update changes no bit.
+///   from several threads at once, for disjoint rows. An adapter that is zero changes no bit. A
+///   plan owns what it holds: several may be alive at a time.
 /// - `reserve_merge()`: takes the working memory of the calling thread for a merge, after which
 ///   merge_rows does not throw: merge_into must not run out of memory half-way. May be missing
 ///   where merge_rows takes none.
+/// - `merged_bias(bias)`: the merged layer's bias [1, out], where it is not the frozen layer's. May
+///   be missing.
 /// - `update_bound()`: an upper bound of |W' - W| over all entries, infinite when unknown. It saves
 ///   merge_into the trial of every row.
+/// - `in_features()`, `out_features()`: of the layers that it fits.
+/// - `require_saved(saved)`: throws when it cannot be this adapter's, before a backward pass
+/// changes
+///   anything. May be missing.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
 /// - `visit_parameters(f)`: see Module.
 /// - `warnings()`: what is legal about its settings and yet probably not meant.
@@ -75,6 +82,9 @@ concept Adapter = Module<A> && std::copyable<A> && Real<typename A::Scalar> &&
                                     const typename A::Settings& settings) {
   settings.validate();
   { A::saves_input } -> std::convertible_to<bool>;
+  { c.in_features() } -> std::same_as<Index>;
+  { c.out_features() } -> std::same_as<Index>;
+  { c.update_bound() } -> std::convertible_to<double>;
   c.merge_rows(c.plan_merge(), n, out);
   c.require_shapes();
   { c.warnings() } -> std::convertible_to<std::vector<std::string>>;

@@ -308,6 +308,9 @@ class AdaptedLinear {
       detail::require_same_shape("gradient", name, parameter.value, parameter.gradient);
       detail::require_disjoint("backward, gradient", detail::map_of(parameter.gradient), dy);
     });
+    if constexpr (requires { adapter_.require_saved(saved.adapter_); }) {
+      adapter_.require_saved(saved.adapter_);
+    }
     if (dx) dx->setZero();
     detail::add_backward_layer(adapter_, base_, detail::map_of(std::as_const(saved.input_)), dy,
                                saved.adapter_, dx);

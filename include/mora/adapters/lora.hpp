@@ -146,10 +146,13 @@ class LoraAdapter {
     });
   }
 
-  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
-                    MutableMap<T>* dx) {
+  void require_saved(const Saved& saved) const {
     detail::require_size("backward, columns of the saved x A^T (rank)", rank(),
                          saved.low_rank.cols());
+  }
+  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
+                    MutableMap<T>* dx) {
+    require_saved(saved);
     const MutableMap<T> da = detail::gradient_of(a_);
     const MutableMap<T> db = detail::gradient_of(b_);
     // All memory first: running out of it must not leave one gradient changed and one not.
@@ -178,19 +181,23 @@ class LoraAdapter {
     });
   }
 
+  /// A packed, r * in numbers.
   struct MergePlan {
     bool finite;
+    bool zero;
     detail::PackedFactor<T> a;
   };
   [[nodiscard]] MergePlan plan_merge() const {
-    return {detail::all_finite(a_.value) && detail::all_finite(b_.value),
-            detail::PackedFactor<T>(detail::map_of(a_.value))};
+    return {.finite = detail::all_finite(a_.value) && detail::all_finite(b_.value),
+            .zero = (a_.value.array() * scale() == T(0)).all(),
+            .a = detail::PackedFactor<T>(detail::map_of(a_.value))};
   }
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
     // -0 + 0 would be +0. But 0 * NaN has to reach the check of what is merged.
-    if (plan.finite && (b_.value.middleRows(first, rows.rows()).array() * scale() == T(0)).all()) {
-      return;
-    }
+    const auto zero_rows = [&] {
+      return (b_.value.middleRows(first, rows.rows()).array() * scale() == T(0)).all();
+    };
+    if (plan.finite && (plan.zero || zero_rows())) return;
     plan.a.add_product(rows, scale(),
                        detail::rows_of(detail::map_of(b_.value), first, rows.rows()));
   }

@@ -30,7 +30,6 @@ struct ProductTile;
 struct UnitVector;
 struct SourceEntries;
 struct BlockProducts;
-struct SourceRows;
 struct ScaledRow;
 
 }  // namespace detail
@@ -150,10 +149,13 @@ class MoraAdapter {
     });
   }
 
-  void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
-                    MutableMap<T>* dx) {
+  void require_saved(const Saved& saved) const {
     detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
                          saved.compressed.cols());
+  }
+  void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
+                    MutableMap<T>* dx) {
+    require_saved(saved);
     const MutableMap<T> dm = detail::gradient_of(m_);
     // All memory first: running out of it must not leave a gradient of some tiles.
     for_each_tile(dy.rows(), [&](Index, Index count) {
@@ -185,18 +187,17 @@ class MoraAdapter {
   }
 
   /// s M C [side, in], the rows that W's rows have added, where C^T of one block is no cheap pass
-  /// of its own and they are small. Else null. It is working memory of the thread that plans, and
-  /// lives until that plans again.
+  /// of its own and they are at most a tile. Else empty.
   struct MergePlan {
-    T* source_rows = nullptr;
+    detail::Buffer<T> source_rows;
   };
   [[nodiscard]] MergePlan plan_merge() const {
+    MergePlan plan;
     if (adds_blocks || pair_.compress.blocks() != 1 ||
         side() > detail::scratch_tile / in_features()) {
-      return {};
+      return plan;
     }
-    const MergePlan plan{detail::scratch<T, detail::SourceRows>(side() * in_features())};
-    MutableMap<T> rows = source_rows(plan);
+    const MutableMap<T> rows = plan.source_rows.shape(side(), in_features());
     detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
       detail::rows_of(rows, first, count).setZero();
       for (Index i = first; i < first + count; ++i) {
@@ -210,13 +211,14 @@ class MoraAdapter {
   /// unit vector. The provided operators say which entries of D^T e_o are not zero and add C^T of
   /// one block to the row directly, so that a row costs one pass over what changes in it.
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
+    const ConstMap<T> source_rows = plan.source_rows.map();
     for (Index r = 0; r < rows.rows(); ++r) {
       for_each_source(first + r, [&](Index entry, T factor) {
         const Index i = entry % side();
         // Adding zeros would turn -0 into +0.
         if (factor == T(0) || (m_.value.row(i).array() * scale() == T(0)).all()) return;
-        if (plan.source_rows) {
-          rows.row(r) += factor * source_rows(plan).row(i);
+        if (source_rows.size() != 0) {
+          rows.row(r) += factor * source_rows.row(i);
         } else {
           add_block(entry / side(), scaled_row(i, factor * scale()), span_of(rows, r));
         }
@@ -267,6 +269,8 @@ class MoraAdapter {
     const Index side = settings.op.fit_side(mora_side(in, out, settings.rank, settings.rounding));
     auto pair = settings.op.make(in, out, side);
     const Index blocks = pair.compress.blocks();
+    detail::require_at_least<Index>("compressor, side", 1, pair.compress.side());
+    detail::require_at_least<Index>("compressor, blocks", 1, blocks);
     detail::require_size("compressor, in_features", in, pair.compress.in_features());
     detail::require_size("decompressor, out_features", out, pair.decompress.out_features());
     detail::require_size("decompressor, side", pair.compress.side(), pair.decompress.side());
@@ -298,10 +302,6 @@ class MoraAdapter {
     const Index rows = std::min(tile_rows, detail::scratch_tile / side());
     const Index tile = std::max<Index>(1, rows / pair_.compress.blocks());
     for (Index first = 0; first < tokens; first += tile) f(first, std::min(tile, tokens - first));
-  }
-
-  [[nodiscard]] MutableMap<T> source_rows(const MergePlan& plan) const {
-    return {plan.source_rows, side(), in_features(), Eigen::OuterStride<>(in_features())};
   }
 
   /// factor * row i of M, in working memory.

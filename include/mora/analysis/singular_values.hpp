@@ -151,6 +151,7 @@ class BlockSets {
 /// Of s B A: QR of both factors, then the SVD of an r x r matrix; O((in + out) r^2).
 template <Real T>
 [[nodiscard]] Spectrum spectrum(const LoraAdapter<T>& adapter) {
+  adapter.require_shapes();
   const detail::MatrixXd left = adapter.b().value.template cast<double>();
   const detail::MatrixXd right = adapter.a().value.transpose().template cast<double>();
   const Eigen::VectorXd values =
@@ -163,6 +164,7 @@ template <Real T>
 /// C's. For rotation each whole block is such a set.
 template <Real T, class Op>
 [[nodiscard]] Spectrum spectrum(const MoraAdapter<T, Op>& adapter) {
+  adapter.require_shapes();
   const Index side = adapter.side();
   const auto& c = adapter.compressor();
   const auto& d = adapter.decompressor();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "mora/core/buffer.hpp"
 #include "mora/core/matrix.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/scratch.hpp"
@@ -20,6 +21,10 @@ enum class Operand { plain, transposed };
 
 struct PackedOperands;
 
+/// At least what a cache line and the widest vector hold, in numbers.
+inline constexpr Index line = 64;
+[[nodiscard]] inline Index whole_lines(Index size) { return (size + line - 1) / line * line; }
+
 /// Packing buffers behind the interface that Eigen's product asks for, in `size` numbers.
 template <class T>
 class Packing : public Eigen::internal::level3_blocking<T, T> {
@@ -34,9 +39,6 @@ class Packing : public Eigen::internal::level3_blocking<T, T> {
   [[nodiscard]] static Index size(Index mc, Index nc, Index kc) {
     return whole_lines(mc * kc) + whole_lines(nc * kc);
   }
-
- private:
-  [[nodiscard]] static Index whole_lines(Index size) { return (size + 63) / 64 * 64; }
 };
 
 /// y += alpha * op(w) x for a row-major w and contiguous vectors: Eigen's matrix-vector kernel on
@@ -146,12 +148,11 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
   });
 }
 
-struct PackedFactorMemory;
 struct PackedRows;
 
 /// A right factor b [depth, cols] packed for Eigen's kernel once, for many products of a few rows,
-/// each of which would pack it again. It lies in working memory of the thread that packs, and lives
-/// until that thread packs again; any thread may multiply with it.
+/// each of which would pack it again. A copy as large as b; any number of threads may multiply with
+/// it.
 template <class T>
 class PackedFactor {
  public:
@@ -159,21 +160,20 @@ class PackedFactor {
       : depth_(b.rows()),
         cols_(b.cols()),
         kc_(block(depth_, cols_)),
-        memory_(scratch<T, PackedFactorMemory>(depth_ * cols_)) {
+        block_size_(whole_lines(kc_ * cols_)) {
+    T* const memory = memory_.shape((depth_ + kc_ - 1) / kc_, block_size_).data();
     using Rows = Eigen::internal::const_blas_data_mapper<T, Index, Eigen::ColMajor>;
     Eigen::internal::gemm_pack_lhs<T, Index, Rows, Traits::mr, Traits::LhsProgress,
                                    typename Traits::LhsPacket4Packing, Eigen::ColMajor>
         pack;
     for_each_block([&](Index first, Index count) {
-      pack(memory_ + first * cols_, Rows(b.data() + first * b.outerStride(), b.outerStride()),
-           count, cols_);
+      pack(memory + first / kc_ * block_size_,
+           Rows(b.data() + first * b.outerStride(), b.outerStride()), count, cols_);
     });
   }
 
   /// Takes the memory that this thread's add_product will need for such a factor.
-  static void reserve(Index depth, Index cols) {
-    (void)scratch<T, PackedRows>(Index{Traits::nr} * block(depth, cols));
-  }
+  static void reserve(Index depth, Index cols) { (void)packed_rows(block(depth, cols)); }
 
   /// c += alpha * a * b on this thread, a few rows of c at a time, which come from memory while
   /// others are computed.
@@ -182,14 +182,13 @@ class PackedFactor {
     using Result = Eigen::internal::blas_data_mapper<T, Index, Eigen::ColMajor>;
     Eigen::internal::gemm_pack_rhs<T, Index, Rows, Traits::nr, Eigen::ColMajor> pack;
     Eigen::internal::gebp_kernel<T, T, Index, Result, Traits::mr, Traits::nr> kernel;
-    T* const packed_rows = scratch<T, PackedRows>(Index{Traits::nr} * kc_);
+    T* const packed = packed_rows(kc_);
     for (Index row = 0; row < c.rows(); row += Index{Traits::nr}) {
       const Index rows = std::min(Index{Traits::nr}, c.rows() - row);
       for_each_block([&](Index first, Index count) {
-        pack(packed_rows, Rows(a.data() + row * a.outerStride() + first, a.outerStride()), count,
-             rows);
-        kernel(Result(c.data() + row * c.outerStride(), c.outerStride()), memory_ + first * cols_,
-               packed_rows, cols_, count, rows, alpha);
+        pack(packed, Rows(a.data() + row * a.outerStride() + first, a.outerStride()), count, rows);
+        kernel(Result(c.data() + row * c.outerStride(), c.outerStride()),
+               memory_.data() + first / kc_ * block_size_, packed, cols_, count, rows, alpha);
       });
     }
   }
@@ -208,10 +207,16 @@ class PackedFactor {
     for (Index first = 0; first < depth_; first += kc_) f(first, std::min(kc_, depth_ - first));
   }
 
+  /// A line more than it needs: kernels may look ahead.
+  [[nodiscard]] static T* packed_rows(Index depth) {
+    return scratch<T, PackedRows>(whole_lines(Index{Traits::nr} * depth) + line);
+  }
+
   Index depth_;
   Index cols_;
   Index kc_;
-  T* memory_;
+  Index block_size_;  // each begins on a line, as vectors are loaded from there
+  Buffer<T> memory_;
 };
 
 }  // namespace mora::inline MORA_ABI::detail

@@ -79,7 +79,7 @@ void fill_normal(Matrix<T>& matrix, double deviation, G& generator) {
   }
 }
 
-/// Fills with numbers uniform in [-bound, bound), row by row.
+/// Fills with numbers uniform in [-bound, bound], row by row.
 template <Real T, Generator64 G>
 void fill_uniform(Matrix<T>& matrix, double bound, G& generator) {
   for (Index i = 0; i < matrix.size(); ++i) {

@@ -56,6 +56,19 @@ concept Decompressor = std::copyable<D> &&
   d.apply_adjoint(in, out);
 };
 
+namespace detail {
+
+/// The number of features, once it and the other sizes are known to be at least 1: the operators'
+/// constructors throw ArgumentError naming the one that is not.
+[[nodiscard]] inline Index checked_features(Index features, Index side, Index blocks = 1) {
+  require_at_least<Index>("features", 1, features);
+  require_at_least<Index>("side", 1, side);
+  require_at_least<Index>("blocks", 1, blocks);
+  return features;
+}
+
+}  // namespace detail
+
 /// A compressor and the decompressor that goes with it, for one layer's shape.
 template <class C, class D>
 struct OperatorPair {

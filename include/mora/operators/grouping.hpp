@@ -30,7 +30,8 @@ concept Grouping = std::copyable<G> &&
 /// Index i belongs to group i mod groups.
 class StridedGroups {
  public:
-  StridedGroups(Index features, Index groups) : features_(features), groups_(groups) {}
+  StridedGroups(Index features, Index groups)
+      : features_(detail::checked_features(features, groups)), groups_(groups) {}
   [[nodiscard]] Index features() const { return features_; }
   [[nodiscard]] Index groups() const { return groups_; }
   [[nodiscard]] Index group_of(Index feature) const { return feature % groups_; }
@@ -66,7 +67,8 @@ class StridedGroups {
 /// groups have q + 1 members and the others q.
 class AdjacentGroups {
  public:
-  AdjacentGroups(Index features, Index groups) : features_(features), groups_(groups) {}
+  AdjacentGroups(Index features, Index groups)
+      : features_(detail::checked_features(features, groups)), groups_(groups) {}
   [[nodiscard]] Index features() const { return features_; }
   [[nodiscard]] Index groups() const { return groups_; }
   [[nodiscard]] Index group_of(Index feature) const {
@@ -122,7 +124,7 @@ class AdjacentGroups {
 class RandomGroups {
  public:
   RandomGroups(Index features, Index groups, std::uint64_t seed)
-      : features_(features),
+      : features_(detail::checked_features(features, groups)),
         groups_(groups),
         table_(std::make_shared<const Table>(features, groups, seed)) {}
   [[nodiscard]] Index features() const { return features_; }
@@ -209,8 +211,16 @@ class GroupSum {
 template <class Groups>
 class GroupSpread {
  public:
-  GroupSpread(Groups groups, Index side) : side_(side), groups_(std::move(groups)) {}
-  GroupSpread(Index out, Index side, Index blocks) : side_(side), groups_(out, side * blocks) {}
+  /// Throws ArgumentError unless the number of groups is a multiple of the side.
+  GroupSpread(Groups groups, Index side) : side_(side), groups_(std::move(groups)) {
+    detail::require_at_least<Index>("side", 1, side);
+    if (groups_.groups() % side != 0) {
+      throw ArgumentError(detail::concat("groups: expected a multiple of the side ", side,
+                                         ", found ", groups_.groups()));
+    }
+  }
+  GroupSpread(Index out, Index side, Index blocks)
+      : side_(side), groups_(detail::checked_features(out, side, blocks), side * blocks) {}
   [[nodiscard]] Index out_features() const { return groups_.features(); }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return groups_.groups() / side_; }

@@ -19,7 +19,9 @@ namespace mora::inline MORA_ABI {
 class Blocks {
  public:
   Blocks(Index in, Index side, Index at_most = std::numeric_limits<Index>::max())
-      : in_(in), side_(side), blocks_(std::min((in + side - 1) / side, at_most)) {}
+      : in_(detail::checked_features(in, side, at_most)),
+        side_(side),
+        blocks_(std::min((in + side - 1) / side, at_most)) {}
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return blocks_; }
@@ -128,6 +130,10 @@ class RotatedBlocks {
     if (!(base > 0.0 && std::isfinite(base))) {
       throw ArgumentError(detail::concat("base: expected a finite positive number, found ", base));
     }
+    if (blocks.side() % 2 != 0) {
+      throw ArgumentError(
+          detail::concat("side: expected an even number for rotation, found ", blocks.side()));
+    }
     Tables tables;
     auto& [single, exact] = tables;
     const Index half = blocks.side() / 2;
@@ -168,7 +174,8 @@ class RotatedBlocks {
 /// place i mod b. With fewer blocks than places they start again, as the reference's do.
 class FoldedBlocks {
  public:
-  FoldedBlocks(Index out, Index side, Index blocks) : out_(out), side_(side), blocks_(blocks) {}
+  FoldedBlocks(Index out, Index side, Index blocks)
+      : out_(detail::checked_features(out, side, blocks)), side_(side), blocks_(blocks) {}
   [[nodiscard]] Index out_features() const { return out_; }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return blocks_; }
@@ -222,7 +229,7 @@ namespace detail {
 
 /// The blocks that an output has place for.
 [[nodiscard]] inline Index blocks_of_output(Index out, Index side) {
-  return (out + side - 1) / side;
+  return (checked_features(out, side) + side - 1) / side;
 }
 
 }  // namespace detail

@@ -11,7 +11,7 @@ namespace mora::inline MORA_ABI {
 /// Paper, Eq. 4: C(x) = x[0 : side], with zeros after the end of a shorter x. One block.
 class LeadingEntries {
  public:
-  LeadingEntries(Index in, Index side) : in_(in), side_(side) {}
+  LeadingEntries(Index in, Index side) : in_(detail::checked_features(in, side)), side_(side) {}
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return 1; }
@@ -25,6 +25,11 @@ class LeadingEntries {
   void add_adjoint(std::span<const T> z, std::span<T> x) const {
     for (Index i = 0; i < std::min(in_, side_); ++i) x[i] += z[i];
   }
+  /// What is not in M's corner stays as it is.
+  template <class T>
+  void add_block_adjoint(Index /*block*/, std::span<const T> z, std::span<T> x) const {
+    add_adjoint(z, x);
+  }
   [[nodiscard]] double gain() const { return 1.0; }
 
  private:
@@ -35,7 +40,8 @@ class LeadingEntries {
 /// Paper, Eq. 4: D(z) = z, then zeros; what is longer than the output is dropped.
 class ZeroPadding {
  public:
-  ZeroPadding(Index out, Index side, Index blocks) : out_(out), side_(side), blocks_(blocks) {}
+  ZeroPadding(Index out, Index side, Index blocks)
+      : out_(detail::checked_features(out, side, blocks)), side_(side), blocks_(blocks) {}
   [[nodiscard]] Index out_features() const { return out_; }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return blocks_; }

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+// Operators on their own, and adapters without a layer around them.
+#include <limits>
+#include <mora/analysis/singular_values.hpp>
+
+#include "support/layer_types.hpp"
+#include "support/misuse.hpp"
+
+namespace mora_tests {
+namespace {
+
+using mora::ArgumentError;
+using mora::ShapeError;
+using mora::StateError;
+
+template <class Op>
+void expect_refuses_sizes_below_one() {
+  constexpr Index least = std::numeric_limits<Index>::min();
+  for (const Index wrong : {Index{0}, Index{-1}, Index{-2}, least}) {
+    const std::string found = "found " + std::to_string(wrong);
+    EXPECT_TRUE(throws<ArgumentError>({found}, [&] { (void)Op{}.make(wrong, 8, 4); }));
+    EXPECT_TRUE(throws<ArgumentError>({found}, [&] { (void)Op{}.make(8, wrong, 4); }));
+    EXPECT_TRUE(throws<ArgumentError>({"side", found}, [&] { (void)Op{}.make(8, 8, wrong); }));
+  }
+}
+
+TEST(Operators, RefuseSizesBelowOne) {
+  expect_refuses_sizes_below_one<mora::Sharing>();
+  expect_refuses_sizes_below_one<mora::AdjacentSharing>();
+  expect_refuses_sizes_below_one<mora::AdjacentStridedSharing>();
+  expect_refuses_sizes_below_one<mora::StridedAdjacentSharing>();
+  expect_refuses_sizes_below_one<mora::RandomSharing>();
+  expect_refuses_sizes_below_one<mora::Truncation>();
+  expect_refuses_sizes_below_one<mora::Decoupling>();
+  expect_refuses_sizes_below_one<mora::Rotation>();
+  expect_refuses_sizes_below_one<mora::CoveringRotation>();
+}
+
+TEST(Operators, RefuseWhatDoesNotFit) {
+  EXPECT_TRUE(
+      throws<ArgumentError>({"even", "found 5"}, [] { (void)mora::Rotation{}.make(8, 8, 5); }));
+  EXPECT_TRUE(throws<ArgumentError>({"multiple of the side 3", "found 4"}, [] {
+    (void)mora::GroupSpread<mora::StridedGroups>(mora::StridedGroups(8, 4), 3);
+  }));
+}
+
+/// An operator of a user's own whose side is wrong.
+struct NoSide {
+  [[nodiscard]] Index fit_side(Index) const { return 1; }
+  struct Nothing {
+    [[nodiscard]] Index in_features() const { return 4; }
+    [[nodiscard]] Index out_features() const { return 6; }
+    [[nodiscard]] Index side() const { return 0; }
+    [[nodiscard]] Index blocks() const { return 1; }
+    template <class T>
+    void apply(std::span<const T>, std::span<T>) const {}
+    template <class T>
+    void add_adjoint(std::span<const T>, std::span<T>) const {}
+    template <class T>
+    void add(std::span<const T>, std::span<T>) const {}
+    template <class T>
+    void apply_adjoint(std::span<const T>, std::span<T>) const {}
+  };
+  [[nodiscard]] mora::OperatorPair<Nothing, Nothing> make(Index, Index, Index) const { return {}; }
+};
+
+TEST(Operators, OfAUserNeedASide) {
+  EXPECT_TRUE(throws<ArgumentError>({"side", "at least 1", "found 0"},
+                                    [] { (void)mora::MoraAdapter<float, NoSide>(4, 6); }));
+}
+
+template <class Layer>
+[[nodiscard]] mora::Matrix<double> merged_by_plan(const Layer& layer, const auto& plan) {
+  mora::Matrix<double> rows = mora::Matrix<double>::Zero(layer.out_features(), layer.in_features());
+  layer.adapter().merge_rows(plan, 0, mora::detail::map_of(rows));
+  return rows;
+}
+
+// Somebody's adapter may be made of two.
+template <class Layer>
+void expect_plans_live_side_by_side() {
+  const auto first = make_layer<Layer>(9, 7, 2, 1);
+  const auto second = make_layer<Layer>(40, 30, 3, 2);
+  const auto plan = first.adapter().plan_merge();
+  const auto other = second.adapter().plan_merge();
+  EXPECT_TRUE(near(merged_by_plan(first, plan), first.update()));
+  EXPECT_TRUE(near(merged_by_plan(second, other), second.update()));
+}
+
+TEST(MergePlans, LiveSideBySide) {
+  expect_plans_live_side_by_side<mora::LoraLinear<double>>();
+  expect_plans_live_side_by_side<mora::MoraLinear<double, mora::RandomSharing>>();
+}
+
+template <class Layer>
+void expect_keeps_dx_when_saved_is_another() {
+  auto layer = make_layer<Layer>(12, 10, 1);
+  const auto other = make_layer<Layer>(12, 10, 3);
+  typename Layer::Saved saved;
+  (void)other.forward(random_numbers<double>(3, 12), saved);
+  const auto before = random_numbers<double>(3, 12);
+  auto dx = before;
+  EXPECT_TRUE(refuses<ShapeError>(
+      layer, {"saved"}, [&] { layer.backward(random_numbers<double>(3, 10), saved, dx); }));
+  EXPECT_TRUE(same_bits(dx, before));
+}
+
+TEST(BackwardPass, KeepsTheResultOfWhoPassesAnothersSaved) {
+  expect_keeps_dx_when_saved_is_another<mora::LoraLinear<double>>();
+  expect_keeps_dx_when_saved_is_another<mora::MoraLinear<double>>();
+}
+
+TEST(Spectrum, NeedsTheShapesOfTheAdapter) {
+  auto layer = make_layer<mora::MoraLinear<double>>(12, 10, 2);
+  layer.adapter().matrix().value.setOnes(2, 2);
+  EXPECT_TRUE(throws<ShapeError>({"M", "found 2"}, [&] { (void)mora::spectrum(layer.adapter()); }));
+  auto lora = make_layer<mora::LoraLinear<double>>(12, 10, 2);
+  lora.adapter().a().value.setOnes(5, 12);
+  EXPECT_TRUE(throws<ShapeError>({"A", "found 5"}, [&] { (void)mora::spectrum(lora.adapter()); }));
+}
+
+TEST(AnyAdapter, SaysThatItWasMovedFrom) {
+  mora::AnyAdapter<double> one(make_layer<mora::MoraLinear<double>>(12, 10, 2).adapter());
+  const mora::AnyAdapter<double> other = std::move(one);
+  EXPECT_EQ(other.in_features(), 12);
+  // NOLINTBEGIN(bugprone-use-after-move)
+  EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { (void)one.in_features(); }));
+  EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { (void)mora::AnyAdapter<double>(one); }));
+  EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { one.require_shapes(); }));
+  EXPECT_TRUE(one.parameters().empty());
+  one = other;
+  EXPECT_EQ(one.out_features(), 10);
+  // NOLINTEND(bugprone-use-after-move)
+}
+
+// Adding zeros turns -0 into +0.
+TEST(ZeroUpdates, ChangeNoBit) {
+  using mora::Matrix;
+  const Matrix<float> weight = Matrix<float>::Constant(6, 4, -0.0f);
+  auto lora = make_layer<mora::LoraLinear<float>>(4, 6, 2);
+  lora.adapter().a().value.setZero();
+  auto target = weight;
+  lora.merge_into(target);
+  EXPECT_TRUE(same_bits(target, weight));
+  auto truncated = make_layer<mora::MoraLinear<float, mora::Truncation>>(40, 60, 1);
+  const Matrix<float> large = Matrix<float>::Constant(60, 40, -0.0f);
+  auto corner = large;
+  truncated.merge_into(corner);
+  const Index side = truncated.adapter().side();
+  EXPECT_TRUE(same_bits(Matrix<float>(corner.rightCols(40 - side)),
+                        Matrix<float>(large.rightCols(40 - side))));
+}
+
+}  // namespace
+}  // namespace mora_tests
