@@ -28,6 +28,7 @@ class FullAdapter {
   static constexpr bool saves_input = true;
   static constexpr bool additive = false;
 
+  /// Copies of the weight and of the bias. Throws StateError for a handle that was moved from.
   explicit FullAdapter(const FrozenLinear<T>& base, const Settings& = {}) {
     weight_.value = base.weight();
     bias_.value = base.bias();

@@ -192,8 +192,9 @@ class AdaptedLinear {
   /// copies of the layer or of its FrozenLinear exist, it throws StateError unless `shared` says
   /// `overwrite`. Of layers that were made apart from one matrix of the caller's it cannot know.
   /// Throws NumericError, and changes nothing, when a number of the result is not finite. The
-  /// caller sees to it that nobody reads `weight` meanwhile. Cost: a reading pass over W and one
-  /// that adds, the memory traffic of W += D.
+  /// caller sees to it that nobody reads `weight` meanwhile. A bias that trained (FullLinear) is
+  /// kept in the layer where that is merged, and lost otherwise: `weight` has no place for it.
+  /// Cost: a reading pass over W and one that adds, the memory traffic of W += D.
   void merge_into(Output weight, SharedWeight shared = SharedWeight::refuse) {
     require_trainable("merge_into");
     require_usable();
@@ -219,8 +220,9 @@ class AdaptedLinear {
     merged_in_place_ = in_place;
   }
 
-  /// Delta W [out, in] as a dense matrix: what merge adds. Throws StateError after merge_into the
-  /// frozen weight itself where it is the difference to that (full fine-tuning).
+  /// Delta W [out, in] as a dense matrix, at the cost of a merge: what merge adds. Throws
+  /// StateError after merge_into the frozen weight itself where it is the difference to that (full
+  /// fine-tuning).
   [[nodiscard]] Matrix<Scalar> update() const {
     require_usable();
     if (!A::additive && merged_in_place_) {

@@ -72,6 +72,8 @@ class LoraAdapter {
   static constexpr bool saves_input = true;
   static constexpr bool additive = true;
 
+  /// A random, B zero. Throws ArgumentError for settings out of range, also where alpha's scale is
+  /// beyond T; ShapeError for features below 1 or numbers beyond memory.
   template <Generator64 G>
   LoraAdapter(Index in_features, Index out_features, const Settings& settings, G& generator)
       : settings_(checked(settings)) {

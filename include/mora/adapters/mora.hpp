@@ -75,6 +75,8 @@ class MoraAdapter {
   static constexpr bool saves_input = false;
   static constexpr bool additive = true;
 
+  /// M zero. Throws ArgumentError for settings out of range, a scale beyond T or a side that the
+  /// operator cannot use; ShapeError for features below 1 and for a pair whose sizes do not fit.
   MoraAdapter(Index in_features, Index out_features, const Settings& settings = {})
       : settings_(checked(settings)), pair_(make_pair(in_features, out_features, settings)) {
     const Index side = pair_.compress.side();

@@ -49,7 +49,8 @@ inline void require_features(Index in_features, Index out_features) {
 
 }  // namespace detail
 
-/// r-hat, the side of M with LoRA's parameter count at `rank`: r (in + out). In 1 ... 2^31.
+/// r-hat, the side of M with LoRA's parameter count at `rank`: r (in + out). In 1 ... 2^31. Throws
+/// ShapeError for features below 1, ArgumentError for a rank out of range or a side beyond 2^31.
 [[nodiscard]] inline Index mora_side(Index in_features, Index out_features, Index rank,
                                      SideRounding rounding = SideRounding::paper) {
   detail::require_features(in_features, out_features);
@@ -71,7 +72,8 @@ inline void require_features(Index in_features, Index out_features) {
   return side;
 }
 
-/// LoRA's number of parameters, r (in + out): the budget that adapters are compared at.
+/// LoRA's number of parameters, r (in + out): the budget that adapters are compared at. Throws as
+/// mora_side does, for numbers beyond an Index.
 [[nodiscard]] inline Index lora_budget(Index in_features, Index out_features, Index rank) {
   detail::require_features(in_features, out_features);
   detail::require_rank(rank);

@@ -143,12 +143,14 @@ class BlockSets {
 
 }  // namespace detail
 
-/// The singular values of any dense matrix.
+/// The singular values of any dense matrix [m, n]; O(m n min(m, n)). Throws NumericError for
+/// numbers that are not finite, as all overloads do.
 [[nodiscard]] inline Spectrum spectrum(const Matrix<double>& matrix) {
   return {matrix.rows(), matrix.cols(), detail::dense_singular_values(matrix)};
 }
 
-/// Of s B A: QR of both factors, then the SVD of an r x r matrix; O((in + out) r^2).
+/// Of s B A: QR of both factors, then the SVD of an r x r matrix; O((in + out) r^2). Throws
+/// ShapeError for parameters that were given another shape, as the next overload does.
 template <Real T>
 [[nodiscard]] Spectrum spectrum(const LoraAdapter<T>& adapter) {
   adapter.require_shapes();
@@ -161,7 +163,8 @@ template <Real T>
 }
 
 /// Of s D(M C): for each set of blocks that touch each other, the product of D's and M's part with
-/// C's. For rotation each whole block is such a set.
+/// C's. For rotation each whole block is such a set, of O(side^3) each; one block takes
+/// O((in + out) side^2).
 template <Real T, class Op>
 [[nodiscard]] Spectrum spectrum(const MoraAdapter<T, Op>& adapter) {
   adapter.require_shapes();
