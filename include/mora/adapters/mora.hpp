@@ -31,6 +31,7 @@ struct UnitVector;
 struct SourceEntries;
 struct BlockProducts;
 struct ScaledRow;
+struct SpreadRow;
 
 }  // namespace detail
 
@@ -188,17 +189,19 @@ class MoraAdapter {
     });
   }
 
-  /// s M C [side, in], the rows that W's rows have added, where C^T of one block is no cheap pass
-  /// of its own and they are at most a tile. Else empty.
+  /// How rows of W get theirs of s M C [side, in], where C^T of one block is no cheap pass of its
+  /// own.
   struct MergePlan {
-    detail::Buffer<T> source_rows;
+    /// Neighbours have one in common (adjacent groups): each thread makes a row for all of them.
+    bool spread_once = false;
+    /// Else all are made first, if they are at most a tile. Or else empty.
+    detail::Buffer<T> source_rows = {};
   };
   [[nodiscard]] MergePlan plan_merge() const {
     MergePlan plan;
-    if (adds_blocks || pair_.compress.blocks() != 1 ||
-        side() > detail::scratch_tile / in_features()) {
-      return plan;
-    }
+    if (adds_blocks || pair_.compress.blocks() != 1) return plan;
+    plan.spread_once = neighbours_share_sources();
+    if (plan.spread_once || side() > detail::scratch_tile / in_features()) return plan;
     const MutableMap<T> rows = plan.source_rows.shape(side(), in_features());
     detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
       detail::rows_of(rows, first, count).setZero();
@@ -214,6 +217,7 @@ class MoraAdapter {
   /// one block to the row directly, so that a row costs one pass over what changes in it.
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
     const ConstMap<T> source_rows = plan.source_rows.map();
+    SpreadSource spread;
     for (Index r = 0; r < rows.rows(); ++r) {
       for_each_source(first + r, [&](Index entry, T factor) {
         const Index i = entry % side();
@@ -221,6 +225,8 @@ class MoraAdapter {
         if (factor == T(0) || (m_.value.row(i).array() * scale() == T(0)).all()) return;
         if (source_rows.size() != 0) {
           rows.row(r) += factor * source_rows.row(i);
+        } else if (plan.spread_once) {
+          rows.row(r) += spread_row({entry, factor}, spread);
         } else {
           add_block(entry / side(), scaled_row(i, factor * scale()), span_of(rows, r));
         }
@@ -234,7 +240,10 @@ class MoraAdapter {
       (void)detail::scratch<T, detail::UnitVector>(out_features());
       (void)detail::scratch<T, detail::SourceEntries>(width());
     }
-    if constexpr (!adds_blocks) (void)detail::scratch<T, detail::BlockProducts>(width());
+    if constexpr (!adds_blocks) {
+      (void)detail::scratch<T, detail::BlockProducts>(width());
+      (void)detail::scratch<T, detail::SpreadRow>(in_features());
+    }
   }
 
   /// An upper bound of the update's entries; infinite when an operator does not tell its gain.
@@ -313,6 +322,39 @@ class MoraAdapter {
     const T* const from = m_.value.data() + i * side();
     for (Index j = 0; j < side(); ++j) row[j] = factor * from[j];
     return row;
+  }
+
+  /// An entry of z that reaches an output, by which factor.
+  struct SpreadSource {
+    Index entry = -1;
+    T factor = T(0);
+    bool operator==(const SpreadSource&) const = default;
+  };
+  /// What a source adds to a row of W, in working memory; `there` is what that holds.
+  [[nodiscard]] MutableMap<T> spread_row(const SpreadSource& source, SpreadSource& there) const {
+    MutableMap<T> row = detail::scratch<T, detail::SpreadRow>(1, in_features());
+    if (source == there) return row;
+    row.setZero();
+    add_block(source.entry / side(), scaled_row(source.entry % side(), source.factor * scale()),
+              span_of(row, 0));
+    there = source;
+    return row;
+  }
+
+  /// Whether outputs of one source follow one another, so that each source is spread once.
+  [[nodiscard]] bool neighbours_share_sources() const {
+    if constexpr (names_sources) {
+      Index changes = 0;
+      Index last = -1;
+      for (Index o = 0; o < out_features(); ++o) {
+        pair_.decompress.for_each_source(o, [&](Index entry) {
+          if (entry != last) ++changes;
+          last = entry;
+        });
+      }
+      return changes <= side();
+    }
+    return false;
   }
 
   /// Calls f(p, D(output, p)) for the entries of z that reach an output.
