@@ -350,6 +350,7 @@ class CountingAdapter {
   }
   [[nodiscard]] int plan_merge() const { return 0; }
   void merge_rows(int, Index, mora::MutableMap<double>) const {}
+  [[nodiscard]] double update_bound() const { return 0.0; }
 
  private:
   Index in_;
