@@ -22,8 +22,10 @@ enum class Operand { plain, transposed };
 struct PackedOperands;
 
 /// At least what a cache line and the widest vector hold, in numbers.
-inline constexpr Index line = 64;
-[[nodiscard]] inline Index whole_lines(Index size) { return (size + line - 1) / line * line; }
+inline constexpr Index line_numbers = 64;
+[[nodiscard]] inline Index whole_lines(Index size) {
+  return (size + line_numbers - 1) / line_numbers * line_numbers;
+}
 
 /// Packing buffers behind the interface that Eigen's product asks for, in `size` numbers.
 template <class T>
@@ -209,7 +211,7 @@ class PackedFactor {
 
   /// A line more than it needs: kernels may look ahead.
   [[nodiscard]] static T* packed_rows(Index depth) {
-    return scratch<T, PackedRows>(whole_lines(Index{Traits::nr} * depth) + line);
+    return scratch<T, PackedRows>(whole_lines(Index{Traits::nr} * depth) + line_numbers);
   }
 
   Index depth_;
