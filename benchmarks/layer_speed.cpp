@@ -10,7 +10,8 @@
 // Names: <pass>/<in>x<out>/r:<rank>/tokens:<n>/<method>. Counters: base_ms and ms (medians),
 // overhead_pct, floor_pct (what the adapter's multiply-adds alone would add at the frozen layer's
 // speed), allocations (a call, once warmed up). For merge: ms, base_ms of `W += D` on as many
-// threads, plain_ms of Eigen's `W += D` on one, fresh_ms of merge() into memory of its own, ratio.
+// threads, plain_ms of Eigen's `W += D` on one, ratio, fresh_ms of merge() into memory of its own
+// and copy_ms of copying W into memory of its own, on as many threads.
 // product/<in>x<out>/tokens:<n> compares the library's driver of Eigen's kernel (the frozen layer)
 // with Eigen's own expression, the base there.
 
@@ -20,11 +21,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "adapter_work.hpp"
+#include "mora/core/large_memory.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/mora.hpp"
 
@@ -151,23 +154,31 @@ void merge(benchmark::State& state, Case c) {
   Matrix target = weight;
   const Matrix delta = random_matrix(c.out, c.in, 5);
   std::vector<double> plain;
+  const Index rows = std::max<Index>(1, (Index{1} << 16) / c.in);
   alternate(
       state,
       [&] {
-        const Index rows = std::max<Index>(1, (Index{1} << 16) / c.in);
         mora::detail::parallel_pieces(c.out, rows, [&](Index first, Index count) {
           target.middleRows(first, count) += delta.middleRows(first, count);
         });
       },
       [&] { layer.merge_into(target); });
   for (int i = 0; i < 11; ++i) plain.push_back(milliseconds([&] { target += delta; }));
-  std::vector<double> fresh;
-  for (int i = 0; i < 5; ++i) {
+  std::vector<double> fresh, copy;
+  for (int i = 0; i < 11; ++i) {
     fresh.push_back(milliseconds([&] { layer.merge(); }));
     layer.unmerge();
+    std::shared_ptr<float> memory;
+    copy.push_back(milliseconds([&] {
+      memory = mora::detail::allocate_large<float>(c.out * c.in);
+      mora::detail::parallel_pieces(c.out, rows, [&](Index first, Index count) {
+        std::copy_n(weight.data() + first * c.in, count * c.in, memory.get() + first * c.in);
+      });
+    }));
   }
   state.counters["plain_ms"] = median(plain);
   state.counters["fresh_ms"] = median(fresh);
+  state.counters["copy_ms"] = median(copy);
   state.counters["ratio"] = 1 + state.counters["overhead_pct"] / 100;
 }
 

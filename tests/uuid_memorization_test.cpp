@@ -283,7 +283,9 @@ TEST(CommandLine, TakesPartsOfAGrid) {
 TEST(CommandLine, PutsPartsOverTheGridInAnyOrder) {
   EXPECT_EQ(parsed({"--seeds=2", "--tiny"}).grid.seeds, 2);
   EXPECT_EQ(parsed({"--search-pairs=8", "--pairs=16,32"}).grid.search_pairs, 8);
-  EXPECT_EQ(parsed({"--base-steps=9", "--tiny"}).grid.base.width, tiny_grid().base.width);
+  const Options both = parsed({"--base-steps=9", "--tiny"});
+  EXPECT_EQ(both.grid.base.width, tiny_grid().base.width);
+  EXPECT_EQ(both.grid.base.steps, 9);
 }
 
 TEST(CommandLine, RefusesWhatCannotBe) {

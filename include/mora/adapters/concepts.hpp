@@ -68,9 +68,8 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 /// - `update_bound()`: an upper bound of |W' - W| over all entries, infinite when unknown. It saves
 ///   merge_into the trial of every row.
 /// - `in_features()`, `out_features()`: of the layers that it fits.
-/// - `require_saved(saved)`: throws when it cannot be this adapter's, before a backward pass
-/// changes
-///   anything. May be missing.
+/// - `require_saved(saved)`: throws when `saved` cannot be this adapter's. Called before a backward
+///   pass changes anything. May be missing.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
 /// - `visit_parameters(f)`: see Module.
 /// - `warnings()`: what is legal about its settings and yet probably not meant.

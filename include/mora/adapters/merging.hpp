@@ -79,24 +79,26 @@ template <Adapter A>
   return {memory.get(), out, in, memory, std::move(bias)};
 }
 
-/// That the target merged with the update is finite. By a bound where that is enough (the usual
-/// case, one reading pass), else by trying every row on a copy.
-template <Adapter A, class Plan>
-void require_finite_merge(const A& adapter, const MutableMap<typename A::Scalar>& target,
-                          const Plan& plan) {
-  using T = typename A::Scalar;
-  const double room = static_cast<double>(std::numeric_limits<T>::max()) / 2;
-  const double bound = adapter.update_bound();
-  if (bound < room) {
-    std::atomic<bool> small{true};
-    for_each_weight_chunk(target.rows(), target.cols(), [&](Index first, Index count) {
-      const double largest = magnitude_bound(as_const(rows_of(target, first, count)));
-      if (!(largest < room)) small = false;
-    });
-    if (small) return;
-  }
+/// Whether bounds show that the target merged with the update is finite: nearly always, at the cost
+/// of reading the target.
+template <Adapter A>
+[[nodiscard]] bool surely_finite(const A& adapter, const MutableMap<typename A::Scalar>& target) {
+  const double room = static_cast<double>(std::numeric_limits<typename A::Scalar>::max()) / 2;
+  if (!(adapter.update_bound() < room)) return false;
+  std::atomic<bool> small{true};
   for_each_weight_chunk(target.rows(), target.cols(), [&](Index first, Index count) {
-    MutableMap<T> trial = scratch<T, TrialRows>(count, target.cols());
+    const double largest = magnitude_bound(as_const(rows_of(target, first, count)));
+    if (!(largest < room)) small = false;
+  });
+  return small;
+}
+
+/// Merges a copy of every row, and throws NumericError when a number of it is not finite.
+template <Adapter A, class Plan>
+void try_merge(const A& adapter, const MutableMap<typename A::Scalar>& target, const Plan& plan) {
+  for_each_weight_chunk(target.rows(), target.cols(), [&](Index first, Index count) {
+    MutableMap<typename A::Scalar> trial =
+        scratch<typename A::Scalar, TrialRows>(count, target.cols());
     trial = rows_of(target, first, count);
     adapter.merge_rows(plan, first, trial);
     require_finite_rows(first, trial);
@@ -104,19 +106,21 @@ void require_finite_merge(const A& adapter, const MutableMap<typename A::Scalar>
 }
 
 /// target += Delta W, for a target that holds W. Throws NumericError, before it writes, when a
-/// number of the result is not finite. Cost: a pass that reads and one that adds.
+/// number of the result is not finite. Cost: a pass that reads and one that adds, backwards, as the
+/// end of the target is still in the cache.
 template <Adapter A>
 void merge_in_place(const A& adapter, MutableMap<typename A::Scalar> target) {
+  const bool tried = surely_finite(adapter, target);
   const auto plan = adapter.plan_merge();
-  require_finite_merge(adapter, target, plan);
-  const Index chunk = weight_chunk(target.cols());
+  if (!tried) try_merge(adapter, target, plan);
   parallel_pieces(
-      target.rows(), chunk,
+      target.rows(), weight_chunk(target.cols()),
       [&] {
         if constexpr (requires { adapter.reserve_merge(); }) adapter.reserve_merge();
       },
       [&](Index first, Index count) {
-        adapter.merge_rows(plan, first, rows_of(target, first, count));
+        const Index begin = target.rows() - first - count;
+        adapter.merge_rows(plan, begin, rows_of(target, begin, count));
       });
 }
 

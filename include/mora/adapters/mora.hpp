@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "mora/adapters/concepts.hpp"
+#include "mora/adapters/mora_merge.hpp"
 #include "mora/adapters/side.hpp"
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
@@ -27,11 +27,6 @@ namespace detail {
 // What the scratch memory of a MoRA adapter is for.
 struct CompressedTile;
 struct ProductTile;
-struct UnitVector;
-struct SourceEntries;
-struct BlockProducts;
-struct ScaledRow;
-struct SpreadRow;
 
 }  // namespace detail
 
@@ -70,6 +65,7 @@ class MoraAdapter {
   using Settings = MoraSettings<Op>;
   using Compressor = decltype(std::declval<const Op&>().make(1, 1, 1).compress);
   using Decompressor = decltype(std::declval<const Op&>().make(1, 1, 1).decompress);
+  using Merge = detail::MoraMerge<T, Compressor, Decompressor>;
   struct Saved {
     detail::Buffer<T> compressed;  // C(x) [tokens, blocks * side]
   };
@@ -146,8 +142,8 @@ class MoraAdapter {
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
           blocks_of(product), scale(), detail::as_const(blocks_of(z)), m());
       for_each_token(count, out_features(), [&](Index i) {
-        pair_.decompress.add(span_of(detail::as_const(product), i),
-                             span_of(detail::rows_of(y, first, count), i));
+        pair_.decompress.add(detail::row_span(detail::as_const(product), i),
+                             detail::row_span(detail::rows_of(y, first, count), i));
       });
     });
   }
@@ -171,8 +167,8 @@ class MoraAdapter {
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
       for_each_token(count, out_features(), [&](Index i) {
-        pair_.decompress.apply_adjoint(span_of(detail::rows_of(dy, first, count), i),
-                                       span_of(g, i));
+        pair_.decompress.apply_adjoint(detail::row_span(detail::rows_of(dy, first, count), i),
+                                       detail::row_span(g, i));
       });
       const ConstMap<T> z = detail::rows_of(saved.compressed.map(), first, count);
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
@@ -183,68 +179,18 @@ class MoraAdapter {
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
           blocks_of(product), scale(), detail::as_const(blocks_of(g)), m());
       for_each_token(count, in_features(), [&](Index i) {
-        pair_.compress.add_adjoint(span_of(detail::as_const(product), i),
-                                   span_of(detail::rows_of(*dx, first, count), i));
+        pair_.compress.add_adjoint(detail::row_span(detail::as_const(product), i),
+                                   detail::row_span(detail::rows_of(*dx, first, count), i));
       });
     });
   }
 
-  /// How rows of W get theirs of s M C [side, in], where C^T of one block is no cheap pass of its
-  /// own.
-  struct MergePlan {
-    /// Neighbours have one in common (adjacent groups): each thread makes a row for all of them.
-    bool spread_once = false;
-    /// Else all are made first, if they are at most a tile. Or else empty.
-    detail::Buffer<T> source_rows = {};
-  };
-  [[nodiscard]] MergePlan plan_merge() const {
-    MergePlan plan;
-    if (adds_blocks || pair_.compress.blocks() != 1) return plan;
-    plan.spread_once = neighbours_share_sources();
-    if (plan.spread_once || side() > detail::scratch_tile / in_features()) return plan;
-    const MutableMap<T> rows = plan.source_rows.shape(side(), in_features());
-    detail::parallel_pieces(side(), 16, [&](Index first, Index count) {
-      detail::rows_of(rows, first, count).setZero();
-      for (Index i = first; i < first + count; ++i) {
-        add_block(0, scaled_row(i, scale()), span_of(rows, i));
-      }
-    });
-    return plan;
+  /// See detail::MoraMerge.
+  [[nodiscard]] typename Merge::Plan plan_merge() const { return merge().plan(); }
+  void merge_rows(const typename Merge::Plan& plan, Index first, MutableMap<T> rows) const {
+    merge().add_rows(plan, first, rows);
   }
-
-  /// Row o of the update is s C^T(M^T applied to every block of D^T e_o), the backward pass for a
-  /// unit vector. The provided operators say which entries of D^T e_o are not zero and add C^T of
-  /// one block to the row directly, so that a row costs one pass over what changes in it.
-  void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
-    const ConstMap<T> source_rows = plan.source_rows.map();
-    SpreadSource spread;
-    for (Index r = 0; r < rows.rows(); ++r) {
-      for_each_source(first + r, [&](Index entry, T factor) {
-        const Index i = entry % side();
-        // Adding zeros would turn -0 into +0.
-        if (factor == T(0) || (m_.value.row(i).array() * scale() == T(0)).all()) return;
-        if (source_rows.size() != 0) {
-          rows.row(r) += factor * source_rows.row(i);
-        } else if (plan.spread_once) {
-          rows.row(r) += spread_row({entry, factor}, spread);
-        } else {
-          add_block(entry / side(), scaled_row(i, factor * scale()), span_of(rows, r));
-        }
-      });
-    }
-  }
-
-  void reserve_merge() const {
-    (void)detail::scratch<T, detail::ScaledRow>(side());
-    if constexpr (!names_sources) {
-      (void)detail::scratch<T, detail::UnitVector>(out_features());
-      (void)detail::scratch<T, detail::SourceEntries>(width());
-    }
-    if constexpr (!adds_blocks) {
-      (void)detail::scratch<T, detail::BlockProducts>(width());
-      (void)detail::scratch<T, detail::SpreadRow>(in_features());
-    }
-  }
+  void reserve_merge() const { merge().reserve(); }
 
   /// An upper bound of the update's entries; infinite when an operator does not tell its gain.
   [[nodiscard]] double update_bound() const {
@@ -262,15 +208,6 @@ class MoraAdapter {
     detail::require_factor<T>("scale", settings.scale);
     return settings;
   }
-
-  /// Which of the operators' optional members there are.
-  static constexpr bool names_sources = requires(const Decompressor& d) {
-    d.for_each_source(Index{0}, [](Index) {});
-  };
-  static constexpr bool adds_blocks =
-      requires(const Compressor& c, std::span<const T> z, std::span<T> x) {
-    c.add_block_adjoint(Index{0}, z, x);
-  };
 
   /// Tokens are treated in tiles, so that the working memory is bounded and stays in the cache.
   static constexpr Index tile_rows = 8192;
@@ -291,6 +228,7 @@ class MoraAdapter {
 
   [[nodiscard]] T scale() const { return static_cast<T>(settings_.scale); }
   [[nodiscard]] ConstMap<T> m() const { return detail::map_of(m_.value); }
+  [[nodiscard]] Merge merge() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
   /// Numbers a token between C and D.
   [[nodiscard]] Index width() const { return pair_.compress.blocks() * side(); }
 
@@ -301,13 +239,6 @@ class MoraAdapter {
                side(), Eigen::OuterStride<>(side()));
   }
 
-  [[nodiscard]] static std::span<T> span_of(const MutableMap<T>& x, Index row) {
-    return {const_cast<T*>(x.data()) + row * x.outerStride(), static_cast<std::size_t>(x.cols())};
-  }
-  [[nodiscard]] static std::span<const T> span_of(const ConstMap<T>& x, Index row) {
-    return {x.data() + row * x.outerStride(), static_cast<std::size_t>(x.cols())};
-  }
-
   template <class F>
   void for_each_tile(Index tokens, const F& f) const {
     const Index rows = std::min(tile_rows, detail::scratch_tile / side());
@@ -315,80 +246,10 @@ class MoraAdapter {
     for (Index first = 0; first < tokens; first += tile) f(first, std::min(tile, tokens - first));
   }
 
-  /// factor * row i of M, in working memory.
-  [[nodiscard]] std::span<const T> scaled_row(Index i, T factor) const {
-    const std::span<T> row(detail::scratch<T, detail::ScaledRow>(side()),
-                           static_cast<std::size_t>(side()));
-    const T* const from = m_.value.data() + i * side();
-    for (Index j = 0; j < side(); ++j) row[j] = factor * from[j];
-    return row;
-  }
-
-  /// An entry of z that reaches an output, by which factor.
-  struct SpreadSource {
-    Index entry = -1;
-    T factor = T(0);
-    bool operator==(const SpreadSource&) const = default;
-  };
-  /// What a source adds to a row of W, in working memory; `there` is what that holds.
-  [[nodiscard]] MutableMap<T> spread_row(const SpreadSource& source, SpreadSource& there) const {
-    MutableMap<T> row = detail::scratch<T, detail::SpreadRow>(1, in_features());
-    if (source == there) return row;
-    row.setZero();
-    add_block(source.entry / side(), scaled_row(source.entry % side(), source.factor * scale()),
-              span_of(row, 0));
-    there = source;
-    return row;
-  }
-
-  /// Whether outputs of one source follow one another, so that each source is spread once.
-  [[nodiscard]] bool neighbours_share_sources() const {
-    if constexpr (names_sources) {
-      Index changes = 0;
-      Index last = -1;
-      for (Index o = 0; o < out_features(); ++o) {
-        pair_.decompress.for_each_source(o, [&](Index entry) {
-          if (entry != last) ++changes;
-          last = entry;
-        });
-      }
-      return changes <= side();
-    }
-    return false;
-  }
-
-  /// Calls f(p, D(output, p)) for the entries of z that reach an output.
-  template <class F>
-  void for_each_source(Index output, const F& f) const {
-    if constexpr (names_sources) {
-      pair_.decompress.for_each_source(output, [&](Index entry) { f(entry, T(1)); });
-    } else {
-      MutableMap<T> unit = detail::scratch<T, detail::UnitVector>(1, out_features());
-      MutableMap<T> sources = detail::scratch<T, detail::SourceEntries>(1, width());
-      unit.setZero();
-      unit(0, output) = T(1);
-      pair_.decompress.apply_adjoint(span_of(detail::as_const(unit), 0), span_of(sources, 0));
-      for (Index p = 0; p < width(); ++p) {
-        if (sources(0, p) != T(0)) f(p, sources(0, p));
-      }
-    }
-  }
-
-  /// x += C^T z for a z that is zero but for one block.
-  void add_block(Index block, std::span<const T> z, std::span<T> x) const {
-    if constexpr (adds_blocks) {
-      pair_.compress.add_block_adjoint(block, z, x);
-    } else {
-      MutableMap<T> all = detail::scratch<T, detail::BlockProducts>(1, width());
-      all.setZero();
-      std::copy(z.begin(), z.end(), all.data() + block * side());
-      pair_.compress.add_adjoint(span_of(detail::as_const(all), 0), x);
-    }
-  }
-
   void compress(const ConstMap<T>& x, MutableMap<T>& z) const {
-    for_each_token(x.rows(), in_features(),
-                   [&](Index i) { pair_.compress.apply(span_of(x, i), span_of(z, i)); });
+    for_each_token(x.rows(), in_features(), [&](Index i) {
+      pair_.compress.apply(detail::row_span(x, i), detail::row_span(z, i));
+    });
   }
 
   /// All threads, when there is work for them.

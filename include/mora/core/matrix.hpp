@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 #include <concepts>
 #include <functional>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -94,6 +95,16 @@ template <class Map>
 [[nodiscard]] Map rows_of(const Map& x, Index first, Index count) {
   return Map(const_cast<typename Map::PointerArgType>(x.data()) + first * x.outerStride(), count,
              x.cols(), Eigen::OuterStride<>(x.outerStride()));
+}
+
+/// One row, as operators take it.
+template <class T>
+[[nodiscard]] std::span<T> row_span(const MutableMap<T>& x, Index row) {
+  return {const_cast<T*>(x.data()) + row * x.outerStride(), static_cast<std::size_t>(x.cols())};
+}
+template <class T>
+[[nodiscard]] std::span<const T> row_span(const ConstMap<T>& x, Index row) {
+  return {x.data() + row * x.outerStride(), static_cast<std::size_t>(x.cols())};
 }
 
 }  // namespace detail
