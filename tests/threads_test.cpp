@@ -51,6 +51,16 @@ TYPED_TEST(EveryLayer, ReadsOnEightThreadsAtOnce) {
   for (const Bits& each : bits) EXPECT_EQ(each, expected);
 }
 
+TYPED_TEST(EveryLayer, AddsItsUpdateInPlaceInSeveralPieces) {
+  using T = typename TypeParam::Scalar;
+  TypeParam layer = make_layer<TypeParam>(301, 701, 4);
+  ASSERT_GT(layer.out_features(), 3 * mora::detail::weight_chunk(layer.in_features()));
+  Matrix<T> target = layer.base().weight();
+  const Matrix<T> expected = target + layer.update();
+  layer.merge_into(target);
+  EXPECT_TRUE(near(target, expected));
+}
+
 /// Some steps of training towards random targets.
 template <class Layer>
 void train(Layer& layer, std::uint64_t seed) {
