@@ -100,14 +100,20 @@ class AtomicFile {
     if (!detail::write_fully(*file_, bytes)) fail("cannot write", errno);
   }
 
-  /// Puts the file in its place for good. Throws like write(). One failure comes after the renaming
-  /// (the text says so): the new file is whole and in its place, but a loss of power may still
-  /// bring the old one back.
-  void commit() {
+  /// Brings what was written to the disk and closes the file, which commit() then only renames; for
+  /// who writes several files and puts them in their places together. Throws like write().
+  void finish() {
     require_open();
     // A failed fsync is never tried again: the system may have dropped the data, and would say yes.
     if (::fsync(file_->number()) != 0) fail("cannot bring to the disk", errno);
     if (!file_->close()) fail("cannot close", errno);
+  }
+
+  /// Puts the file in its place for good. Throws like write(). One failure comes after the renaming
+  /// (the text says so): the new file is whole and in its place, but a loss of power may still
+  /// bring the old one back.
+  void commit() {
+    if (!finished()) finish();
     if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot rename to it", errno);
     file_.reset();
     const detail::Descriptor folder(target_.parent_path().c_str(), O_RDONLY | O_DIRECTORY);
@@ -138,9 +144,12 @@ class AtomicFile {
     }
   }
 
+  [[nodiscard]] bool finished() const { return file_ && !file_->is_open(); }
+
   void require_open() const {
     if (!file_)
       throw StateError(detail::concat(target_.string(), ": committed or given up before"));
+    if (finished()) throw StateError(detail::concat(target_.string(), ": finished before"));
   }
 
   [[noreturn]] void fail(const char* doing, int code) {

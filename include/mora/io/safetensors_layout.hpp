@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/io/safetensors_header.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// What comes first in a file that is to be written, and the order of the rest.
+struct SafetensorsLayout {
+  std::vector<TensorInfo> tensors;  ///< By dtype, u64 first, then by name: the file's order.
+  std::string header;               ///< With its length in front, padded to a multiple of 8.
+  Index file_bytes = 0;             ///< Of the whole file.
+};
+
+namespace detail {
+
+/// As JSON writes it: in quotes, what has to be escaped is.
+[[nodiscard]] inline std::string json_text(const std::string& text, std::string_view what) {
+  try {
+    return nlohmann::json(text).dump();
+  } catch (const nlohmann::json::type_error&) {
+    throw ArgumentError(concat(what, " ", quoted(text), ": expected UTF-8, found other bytes"));
+  }
+}
+
+/// Nothing for nothing.
+[[nodiscard]] inline std::string metadata_json(const TextMap& metadata) {
+  std::string json;
+  for (const auto& [key, value] : metadata) {
+    json += json.empty() ? concat('"', metadata_key, "\":{") : ",";
+    json += json_text(key, "metadata") + ":" + json_text(value, "metadata");
+  }
+  return json.empty() ? json : json + "}";
+}
+
+[[nodiscard]] inline std::string entry_json(const TensorInfo& tensor, Index begin, Index end) {
+  std::string shape;
+  for (const Index dimension : tensor.shape) {
+    if (!shape.empty()) shape += ',';
+    shape += std::to_string(dimension);
+  }
+  return concat(json_text(tensor.name, "tensor"), ":{\"dtype\":\"", name_of(tensor.dtype),
+                "\",\"shape\":[", shape, "],\"data_offsets\":[", begin, ",", end, "]}");
+}
+
+inline void require_unique_names(const std::vector<TensorInfo>& tensors) {
+  std::vector<std::string_view> names;
+  names.reserve(tensors.size());
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.name == metadata_key) {
+      throw ArgumentError(
+          concat("tensor ", quoted(tensor.name), ": this name is the format's own"));
+    }
+    names.push_back(tensor.name);
+  }
+  std::sort(names.begin(), names.end());
+  const auto twin = std::adjacent_find(names.begin(), names.end());
+  if (twin != names.end()) {
+    throw ArgumentError(concat("tensor ", quoted(*twin), ": expected once, found twice"));
+  }
+}
+
+}  // namespace detail
+
+/// Lays a file out as the reference writer does, to the byte: `__metadata__` first unless it is
+/// empty, then the tensors in their order; no blanks but the padding. The reference writes metadata
+/// of several keys in an order that differs between runs; here it is sorted. Throws ArgumentError
+/// for a name that is there twice, is not UTF-8 or is `__metadata__`, for a shape without a size
+/// (byte_count), and for a header beyond the format's 100,000,000 bytes.
+[[nodiscard]] inline SafetensorsLayout lay_out_safetensors(std::vector<TensorInfo> tensors,
+                                                           const TextMap& metadata = {}) {
+  using detail::concat;
+  for (const TensorInfo& tensor : tensors) (void)name_of(tensor.dtype);
+  std::sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
+    return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
+  });
+  detail::require_unique_names(tensors);
+  std::string json = detail::metadata_json(metadata);
+  Index begin = 0;
+  for (const TensorInfo& tensor : tensors) {
+    const Index bytes = byte_count(tensor);
+    if (bytes > std::numeric_limits<Index>::max() / 2 - begin) {
+      throw ArgumentError(concat("tensor ", detail::quoted(tensor.name),
+                                 ": expected less than 2^62 bytes in one file, found ", bytes,
+                                 " after ", begin));
+    }
+    if (!json.empty()) json += ',';
+    json += detail::entry_json(tensor, begin, begin + bytes);
+    begin += bytes;
+  }
+  json = "{" + json + "}";
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  if (json.size() > detail::most_header_bytes) {
+    throw ArgumentError(concat("header: expected at most ", detail::most_header_bytes,
+                               " bytes, found ", json.size()));
+  }
+  std::string header;
+  header.reserve(8 + json.size());
+  for (int byte = 0; byte < 8; ++byte) {
+    header += static_cast<char>(std::uint64_t{json.size()} >> (8 * byte) & 0xff);
+  }
+  header += json;
+  const Index file_bytes = std::ssize(header) + begin;
+  return {.tensors = std::move(tensors), .header = std::move(header), .file_bytes = file_bytes};
+}
+
+}  // namespace mora::inline MORA_ABI
