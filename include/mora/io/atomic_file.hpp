@@ -12,6 +12,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "mora/io/descriptor.hpp"
@@ -57,6 +59,14 @@ class HoldSizeSignal {
   sigset_t before_{};
 };
 
+/// Brings the names in the folder of an absolute path to the disk. False with errno where the
+/// system refuses.
+[[nodiscard]] inline bool sync_folder_of(const std::filesystem::path& file) {
+  const Descriptor folder(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY);
+  // EINVAL: a file system that cannot do it for folders.
+  return folder.is_open() && (::fsync(folder.number()) == 0 || errno == EINVAL);
+}
+
 }  // namespace detail
 
 /// A file that appears whole or not at all. It is written under another name beside its target,
@@ -100,6 +110,8 @@ class AtomicFile {
     if (!detail::write_fully(*file_, bytes)) fail("cannot write", errno);
   }
 
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
   /// Brings what was written to the disk and closes the file, which commit() then only renames; for
   /// who writes several files and puts them in their places together. Throws like write().
   void finish() {
@@ -116,9 +128,7 @@ class AtomicFile {
     if (!finished()) finish();
     if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot rename to it", errno);
     file_.reset();
-    const detail::Descriptor folder(target_.parent_path().c_str(), O_RDONLY | O_DIRECTORY);
-    // EINVAL: a file system that cannot do it for folders.
-    if (!folder.is_open() || (::fsync(folder.number()) != 0 && errno != EINVAL)) {
+    if (!detail::sync_folder_of(target_)) {
       throw FileError(target_, "is in its place, but its folder cannot be brought to the disk",
                       errno);
     }
@@ -167,5 +177,19 @@ class AtomicFile {
   std::filesystem::path temporary_;
   std::optional<detail::Descriptor> file_;  // until it is renamed or removed
 };
+
+/// Removes a file for good, if there is one. Throws FileError where the system refuses.
+inline void remove_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::path file = std::filesystem::absolute(path, error);
+  if (error) throw FileError(path, "cannot find the working folder", error.value());
+  if (::unlink(file.c_str()) != 0) {
+    if (errno == ENOENT) return;
+    throw FileError(path, "cannot remove", errno);
+  }
+  if (!detail::sync_folder_of(file)) {
+    throw FileError(path, "is removed, but its folder cannot be brought to the disk", errno);
+  }
+}
 
 }  // namespace mora::inline MORA_ABI

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <span>
@@ -21,7 +22,7 @@
 namespace mora::inline MORA_ABI {
 
 /// What a safetensors file says of itself, as its `__metadata__`.
-using TextMap = std::map<std::string, std::string>;
+using TextMap = std::map<std::string, std::string, std::less<>>;
 
 /// A tensor with its place: bytes [begin, end) behind the header.
 struct SafetensorsEntry {

@@ -36,7 +36,7 @@ class SafetensorsWriter {
 
   SafetensorsWriter(const std::filesystem::path& path, SafetensorsLayout layout)
       : path_(path), layout_(std::move(layout)), file_(path) {
-    file_.write(std::as_bytes(std::span(layout_.header)));
+    file_.write(layout_.header);
   }
 
   /// In the order in which they are to be written.
@@ -85,6 +85,7 @@ class SafetensorsWriter {
   /// Brings the bytes to the disk; what remains for commit() is to give the file its name. Throws
   /// StateError unless all bytes have been written, naming the tensor and both numbers.
   void finish() {
+    if (finished_) return;
     require_complete();
     file_.finish();
     finished_ = true;
@@ -92,7 +93,7 @@ class SafetensorsWriter {
 
   /// Puts the file in its place. Throws as finish() and AtomicFile::commit() do.
   void commit() {
-    if (!finished_) finish();
+    finish();
     file_.commit();
   }
 
