@@ -74,6 +74,13 @@ struct FormatOf<Float8E4M3> : FloatFormat<std::uint8_t, 4, 3, false> {};
 template <>
 struct FormatOf<Float8E5M2> : FloatFormat<std::uint8_t, 5, 2, true> {};
 
+/// condition ? yes : no, written so that compilers see no branch in it.
+template <class Bits>
+[[nodiscard]] constexpr Bits select(bool condition, Bits yes, Bits no) {
+  const Bits mask = Bits{0} - static_cast<Bits>(condition);
+  return (yes & mask) | (no & ~mask);
+}
+
 template <class R>
 concept WideFloat = std::same_as<R, float> || std::same_as<R, double>;
 
@@ -105,9 +112,10 @@ template <detail::WideFloat R, SmallFloat F>
   if constexpr (rebias != 0) {
     // A subnormal has no leading 1: give it one, and subtract it again as a number.
     const R subnormal = std::bit_cast<R>(bits + one) - std::bit_cast<R>(rebias + one);
-    bits = magnitude < (Bits{1} << Small::mantissa) ? std::bit_cast<Bits>(subnormal) : bits;
+    bits = detail::select(magnitude < (Bits{1} << Small::mantissa), std::bit_cast<Bits>(subnormal),
+                          bits);
   }
-  bits = magnitude >= Small::special ? (magnitude << shift) | Wide::special : bits;
+  bits = detail::select(magnitude >= Small::special, (magnitude << shift) | Wide::special, bits);
   return std::bit_cast<R>(bits | sign);
 }
 
@@ -132,13 +140,13 @@ template <SmallFloat F, detail::WideFloat R>
                            << Wide::mantissa;
     const R sum = std::bit_cast<R>(magnitude) + std::bit_cast<R>(ruler);
     constexpr Bits least_normal = rebias + (Bits{1} << Wide::mantissa);
-    bits = magnitude < least_normal ? std::bit_cast<Bits>(sum) - ruler : bits;
+    bits = detail::select(magnitude < least_normal, std::bit_cast<Bits>(sum) - ruler, bits);
   }
   // Below least_normal `bits` cannot be that large; above, it grows with the magnitude.
-  bits = bits > special ? special : bits;
+  bits = detail::select(bits > special, special, bits);
   constexpr Bits quiet = Bits{1} << (Small::mantissa - 1);
   const Bits payload = (magnitude >> shift) & ((Bits{1} << Small::mantissa) - 1);
-  bits = magnitude > Wide::special ? special | quiet | payload : bits;
+  bits = detail::select(magnitude > Wide::special, special | quiet | payload, bits);
   return {static_cast<typename Small::Bits>(bits | sign)};
 }
 

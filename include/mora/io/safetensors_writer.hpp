@@ -22,8 +22,8 @@ namespace mora::inline MORA_ABI {
 /// be in memory. The file appears with commit(), whole or not at all (AtomicFile), also in place of
 /// one that is mapped; its bytes are the reference writer's (lay_out_safetensors).
 ///
-///     mora::SafetensorsWriter writer(path, {{"w", mora::Dtype::bf16, {4, 3}}, {"b", {}, {4}}});
-///     for (const mora::TensorInfo& tensor : writer.tensors()) {
+///     mora::SafetensorsWriter writer(path, {{"w", mora::Dtype::bf16, {4, 3}}, {"b",
+///     mora::Dtype::f32, {4}}}); for (const mora::TensorInfo& tensor : writer.tensors()) {
 ///       writer.write(tensor.name, std::span<const float>(numbers_of(tensor)));  // all, or pieces
 ///     }
 ///     writer.commit();
