@@ -69,7 +69,7 @@ class SafetensorsFile {
   /// Throws FormatError, naming file and tensor, where there is none.
   [[nodiscard]] StoredTensor tensor(std::string_view name) const {
     if (auto found = find(name)) return *std::move(found);
-    throw FormatError(path(), detail::concat("tensor ", detail::quoted(name)),
+    throw FormatError(path(), detail::concat("tensor ", detail::in_quotes(name)),
                       detail::concat("expected, but is none of the ", size(), " in the file"));
   }
 

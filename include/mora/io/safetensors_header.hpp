@@ -75,7 +75,7 @@ class SafetensorsJson : private StrictJson {
 
   void on_entry(const JsonEvent& event) {
     in_metadata_ = key(0) == metadata_key;
-    expect(event, Kind::object, concat("key ", quoted(key(0))), "an object");
+    expect(event, Kind::object, concat("key ", in_quotes(key(0))), "an object");
     field_ = Field::none;
     seen_ = 0;
     shape_.clear();
@@ -83,7 +83,7 @@ class SafetensorsJson : private StrictJson {
   }
 
   void on_metadata(const JsonEvent& event) {
-    expect(event, Kind::string, concat(metadata_key, ", key ", quoted(key(1))), "a string");
+    expect(event, Kind::string, concat(metadata_key, ", key ", in_quotes(key(1))), "a string");
     header_.metadata.insert_or_assign(std::string(key(1)), std::move(*event.text));
   }
 
@@ -98,7 +98,8 @@ class SafetensorsJson : private StrictJson {
     if (field_ == Field::dtype) {
       expect(event, Kind::string, tensor("dtype"), "a string");
       const auto dtype = find_dtype(*event.text);
-      if (!dtype) fail(concat(tensor("dtype"), ": expected one of the format's, ", found(event)));
+      if (!dtype)
+        fail(concat(tensor("dtype"), ": expected one of the format's, found ", found(event)));
       dtype_ = *dtype;
     } else {
       expect(event, Kind::array, tensor(name), "an array of numbers");
@@ -147,7 +148,7 @@ class SafetensorsJson : private StrictJson {
   }
 
   [[nodiscard]] std::string tensor(std::string_view field) const {
-    return concat("tensor ", quoted(key(0)), ", ", field);
+    return concat("tensor ", in_quotes(key(0)), ", ", field);
   }
 
   SafetensorsHeader header_;
@@ -164,7 +165,7 @@ class SafetensorsJson : private StrictJson {
 inline void require_exact_cover(const std::filesystem::path& path, SafetensorsHeader& header,
                                 std::uint64_t data_bytes) {
   const auto fail = [&](const SafetensorsEntry& entry, const auto&... parts) {
-    throw FormatError(path, concat("tensor ", quoted(entry.info.name)), concat(parts...));
+    throw FormatError(path, concat("tensor ", in_quotes(entry.info.name)), concat(parts...));
   };
   const auto header_bytes = static_cast<std::uint64_t>(header.size);
   for (const SafetensorsEntry& entry : header.entries) {
@@ -194,7 +195,7 @@ inline void require_exact_cover(const std::filesystem::path& path, SafetensorsHe
       const char* const fault = entry.begin < end ? "overlap" : "hole";
       fail(entry, "data_offsets: expected a begin of ", end, ", ",
            before == nullptr ? "as it is the first"
-                             : concat("where tensor ", quoted(before->info.name), " ends"),
+                             : concat("where tensor ", in_quotes(before->info.name), " ends"),
            ", found ", entry.begin, " (", fault, ")");
     }
     end = entry.end;

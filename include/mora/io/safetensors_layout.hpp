@@ -28,7 +28,7 @@ namespace detail {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::type_error&) {
-    throw ArgumentError(concat(what, " ", quoted(text), ": expected UTF-8, found other bytes"));
+    throw ArgumentError(concat(what, " ", in_quotes(text), ": expected UTF-8, found other bytes"));
   }
 }
 
@@ -58,14 +58,14 @@ inline void require_unique_names(const std::vector<TensorInfo>& tensors) {
   for (const TensorInfo& tensor : tensors) {
     if (tensor.name == metadata_key) {
       throw ArgumentError(
-          concat("tensor ", quoted(tensor.name), ": this name is the format's own"));
+          concat("tensor ", in_quotes(tensor.name), ": this name is the format's own"));
     }
     names.push_back(tensor.name);
   }
   std::sort(names.begin(), names.end());
   const auto twin = std::adjacent_find(names.begin(), names.end());
   if (twin != names.end()) {
-    throw ArgumentError(concat("tensor ", quoted(*twin), ": expected once, found twice"));
+    throw ArgumentError(concat("tensor ", in_quotes(*twin), ": expected once, found twice"));
   }
 }
 
@@ -89,7 +89,7 @@ inline void require_unique_names(const std::vector<TensorInfo>& tensors) {
   for (const TensorInfo& tensor : tensors) {
     const Index bytes = byte_count(tensor);
     if (bytes > std::numeric_limits<Index>::max() / 2 - begin) {
-      throw ArgumentError(concat("tensor ", detail::quoted(tensor.name),
+      throw ArgumentError(concat("tensor ", detail::in_quotes(tensor.name),
                                  ": expected less than 2^62 bytes in one file, found ", bytes,
                                  " after ", begin));
     }

@@ -125,10 +125,10 @@ class SafetensorsWriter {
     }
     // Tensors without numbers can be passed over: the first that cannot is expected.
     throw ArgumentError(detail::concat(
-        path_.string(), ", tensor ", detail::quoted(name), ": expected ",
+        path_.string(), ", tensor ", detail::in_quotes(name), ": expected ",
         place.tensor == tensors().size()
             ? "no more tensors"
-            : detail::concat("tensor ", detail::quoted(tensors()[place.tensor].name), " with ",
+            : detail::concat("tensor ", detail::in_quotes(tensors()[place.tensor].name), " with ",
                              byte_count(tensors()[place.tensor]) - place.bytes, " more bytes"),
         " next"));
   }
@@ -143,16 +143,16 @@ class SafetensorsWriter {
 
   [[noreturn]] void too_many(const TensorInfo& tensor, Index left, Index found,
                              const char* what) const {
-    throw ShapeError(detail::concat(path_.string(), ", tensor ", detail::quoted(tensor.name), " (",
-                                    name_of(tensor.dtype), ", ", detail::shape_text(tensor.shape),
-                                    "): expected at most ", left, " more ", what, ", found ",
-                                    found));
+    throw ShapeError(detail::concat(path_.string(), ", tensor ", detail::in_quotes(tensor.name),
+                                    " (", name_of(tensor.dtype), ", ",
+                                    detail::shape_text(tensor.shape), "): expected at most ", left,
+                                    " more ", what, ", found ", found));
   }
 
   template <class... Parts>
   [[noreturn]] void fail(const TensorInfo& tensor, const Parts&... parts) const {
-    throw ArgumentError(
-        detail::concat(path_.string(), ", tensor ", detail::quoted(tensor.name), ": ", parts...));
+    throw ArgumentError(detail::concat(path_.string(), ", tensor ", detail::in_quotes(tensor.name),
+                                       ": ", parts...));
   }
 
   template <class To, class T>
@@ -163,7 +163,7 @@ class SafetensorsWriter {
       };
       const auto bad = std::find_if(numbers.begin(), numbers.end(), lost);
       if (bad == numbers.end()) return;
-      throw NumericError(detail::concat(path_.string(), ", tensor ", detail::quoted(tensor.name),
+      throw NumericError(detail::concat(path_.string(), ", tensor ", detail::in_quotes(tensor.name),
                                         ", number ", bad - numbers.begin(), " of ", numbers.size(),
                                         ": ", *bad, " is too large for ", name_of(tensor.dtype)));
     }
@@ -174,7 +174,7 @@ class SafetensorsWriter {
     while (place.tensor < tensors().size() && complete(place)) place = {.tensor = place.tensor + 1};
     if (place.tensor == tensors().size()) return;
     const TensorInfo& tensor = tensors()[place.tensor];
-    throw StateError(detail::concat(path_.string(), ", tensor ", detail::quoted(tensor.name),
+    throw StateError(detail::concat(path_.string(), ", tensor ", detail::in_quotes(tensor.name),
                                     ": expected ", byte_count(tensor), " bytes, found ",
                                     place.bytes));
   }
@@ -201,9 +201,9 @@ inline void write_safetensors(const std::filesystem::path& path,
   for (const TensorBytes& tensor : tensors) {
     const Index expected = byte_count(tensor.info);
     if (std::ssize(tensor.bytes) != expected) {
-      throw ShapeError(detail::concat(path.string(), ", tensor ", detail::quoted(tensor.info.name),
-                                      ": expected ", expected, " bytes, found ",
-                                      tensor.bytes.size()));
+      throw ShapeError(detail::concat(path.string(), ", tensor ",
+                                      detail::in_quotes(tensor.info.name), ": expected ", expected,
+                                      " bytes, found ", tensor.bytes.size()));
     }
     infos.push_back(tensor.info);
     bytes[tensor.info.name] = tensor.bytes;

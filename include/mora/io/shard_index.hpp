@@ -30,11 +30,11 @@ namespace detail {
   constexpr std::size_t most = 255;
   if (name.empty()) return "found none";
   if (name.size() > most) return concat("found ", name.size(), " bytes");
-  if (name == "." || name == "..") return concat("found ", quoted(name));
+  if (name == "." || name == "..") return concat("found ", in_quotes(name));
   for (const char c : name) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f || c == '/' || c == '\\' || c == ':') {
-      return concat("found ", quoted(name));
+      return concat("found ", in_quotes(name));
     }
   }
   return {};
@@ -60,7 +60,7 @@ class ShardIndexJson : private StrictJson {
       expect(event, Kind::object, "weight_map", "an object");
       found_map_ = true;
     } else if (depth() == 2 && key(0) == "weight_map") {
-      const std::string what = concat("tensor ", quoted(key(1)));
+      const std::string what = concat("tensor ", in_quotes(key(1)));
       expect(event, Kind::string, what, "the name of a file");
       const std::string fault = shard_name_fault(*event.text);
       if (!fault.empty())

@@ -34,24 +34,24 @@ using Shards = std::map<std::string, SafetensorsFile, std::less<>>;
                                                            const std::filesystem::path& path,
                                                            const Shards& shards) {
   const auto fail = [&](std::string_view tensor, const auto&... parts) {
-    throw FormatError(path, concat("tensor ", quoted(tensor)), concat(parts...));
+    throw FormatError(path, concat("tensor ", in_quotes(tensor)), concat(parts...));
   };
   std::vector<StoredTensor> all;
   all.reserve(index.weight_map.size());
   for (const auto& [name, file] : index.weight_map) {
     const auto tensor = shards.at(file).find(name);
-    if (!tensor) fail(name, "expected in ", quoted(file), ", which does not have it");
+    if (!tensor) fail(name, "expected in ", in_quotes(file), ", which does not have it");
     all.push_back(*tensor);
   }
   for (const auto& [file, shard] : shards) {
     for (const StoredTensor& tensor : shard.tensors()) {
       const auto at = index.weight_map.find(tensor.name());
       if (at == index.weight_map.end()) {
-        fail(tensor.name(), "is in ", quoted(file), ", and not in the index");
+        fail(tensor.name(), "is in ", in_quotes(file), ", and not in the index");
       }
       if (at->second != file) {
-        fail(tensor.name(), "expected in ", quoted(at->second), " alone, found in ", quoted(file),
-             " too");
+        fail(tensor.name(), "expected in ", in_quotes(at->second), " alone, found in ",
+             in_quotes(file), " too");
       }
     }
   }
@@ -133,7 +133,7 @@ class ShardedTensors {
   /// Throws FormatError, naming file and tensor, where there is none.
   [[nodiscard]] StoredTensor tensor(std::string_view name) const {
     if (auto found = find(name)) return *std::move(found);
-    throw FormatError(path_, detail::concat("tensor ", detail::quoted(name)),
+    throw FormatError(path_, detail::concat("tensor ", detail::in_quotes(name)),
                       detail::concat("expected, but is none of the ", size(), " there"));
   }
 

@@ -107,7 +107,7 @@ class StoredTensor {
                         name_of(dtype())));
   }
   [[noreturn]] void fail(std::string_view fault) const {
-    throw FormatError(file(), detail::concat("tensor ", detail::quoted(name())), fault);
+    throw FormatError(file(), detail::concat("tensor ", detail::in_quotes(name())), fault);
   }
 
   std::shared_ptr<const void> owner_;

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "mora/io/error.hpp"
-#include "mora/io/quoted.hpp"
+#include "mora/io/in_quotes.hpp"
 
 namespace mora::inline MORA_ABI::detail {
 
@@ -33,7 +33,7 @@ struct JsonEvent {
     case Kind::boolean: return "a boolean";
     case Kind::whole: return concat("the number ", event.whole);
     case Kind::number: return concat("the number ", event.digits.substr(0, 40));
-    case Kind::string: return concat("the string ", quoted(*event.text));
+    case Kind::string: return concat("the string ", in_quotes(*event.text));
     case Kind::object: return "an object";
     case Kind::array: return "an array";
   }
@@ -103,7 +103,7 @@ class StrictJson : private nlohmann::json::json_sax_t {
     std::vector<std::string>& keys = levels_.back();
     std::sort(keys.begin(), keys.end());
     const auto twin = std::adjacent_find(keys.begin(), keys.end());
-    if (twin != keys.end()) fail(concat("key ", quoted(*twin), " twice in one object"));
+    if (twin != keys.end()) fail(concat("key ", in_quotes(*twin), " twice in one object"));
     on_end();
     levels_.pop_back();
     return true;
@@ -138,7 +138,7 @@ class StrictJson : private nlohmann::json::json_sax_t {
     if (const auto at = text.find("column "); at != text.npos) {
       if (const auto colon = text.find(": ", at); colon != text.npos) text.remove_prefix(colon + 2);
     }
-    fail(concat("byte ", position, ": expected JSON, found ", quoted(text)));
+    fail(concat("byte ", position, ": expected JSON, found ", in_quotes(text)));
   }
 
   std::vector<std::vector<std::string>>

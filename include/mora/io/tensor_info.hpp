@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "mora/io/dtype.hpp"
-#include "mora/io/quoted.hpp"
+#include "mora/io/in_quotes.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -73,7 +73,7 @@ struct TensorSize {
 [[nodiscard]] inline Index number_count(const TensorInfo& info) {
   const detail::TensorSize size = detail::size_of(info);
   if (!size.fault.empty()) {
-    throw ArgumentError(detail::concat("tensor ", detail::quoted(info.name), ": ", size.fault));
+    throw ArgumentError(detail::concat("tensor ", detail::in_quotes(info.name), ": ", size.fault));
   }
   return static_cast<Index>(size.count);
 }

@@ -9,7 +9,7 @@
 namespace mora::inline MORA_ABI::detail {
 
 /// A name as messages show it: in quotes, on one line, and not longer than a line or two.
-[[nodiscard]] inline std::string quoted(std::string_view name) {
+[[nodiscard]] inline std::string in_quotes(std::string_view name) {
   constexpr std::size_t most = 200;
   constexpr char digits[] = "0123456789abcdef";
   std::string text = "'";
