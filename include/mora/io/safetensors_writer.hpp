@@ -82,6 +82,9 @@ class SafetensorsWriter {
     });
   }
 
+  /// Whether all bytes have been written.
+  [[nodiscard]] bool complete() const { return first_missing().tensor == tensors().size(); }
+
   /// Brings the bytes to the disk; what remains for commit() is to give the file its name. Throws
   /// StateError unless all bytes have been written, naming the tensor and both numbers.
   void finish() {
@@ -169,10 +172,16 @@ class SafetensorsWriter {
     }
   }
 
-  void require_complete() const {
+  /// The first place that misses bytes: behind the last tensor if none does.
+  [[nodiscard]] Place first_missing() const {
     Place place = place_;
     while (place.tensor < tensors().size() && complete(place)) place = {.tensor = place.tensor + 1};
-    if (place.tensor == tensors().size()) return;
+    return place;
+  }
+
+  void require_complete() const {
+    if (complete()) return;
+    const Place place = first_missing();
     const TensorInfo& tensor = tensors()[place.tensor];
     throw StateError(detail::concat(path_.string(), ", tensor ", detail::in_quotes(tensor.name),
                                     ": expected ", byte_count(tensor), " bytes, found ",

@@ -102,11 +102,11 @@ class ShardedTensors {
   /// both, for a tensor that is missing, not in the index, or in two files, and for links out of
   /// the folder.
   explicit ShardedTensors(const std::filesystem::path& where, const Settings& settings = {}) {
-    const std::filesystem::path path = choose(where, settings);
-    if (path.extension() == ".json") {
-      open_index(path, settings);
+    path_ = choose(where, settings);
+    if (path_.extension() == ".json") {
+      open_index(settings);
     } else {
-      files_.emplace_back(path, settings.access);
+      files_.emplace_back(path_, settings.access);
       tensors_ = files_.front().tensors();
       std::sort(tensors_.begin(), tensors_.end(), by_name);
     }
@@ -162,15 +162,15 @@ class ShardedTensors {
     return has_one ? one : index;
   }
 
-  void open_index(const std::filesystem::path& path, const Settings& settings) {
-    ShardIndex index = parse_shard_index(MappedFile(path, settings.access).text(), path);
+  void open_index(const Settings& settings) {
+    ShardIndex index = parse_shard_index(MappedFile(path_, settings.access).text(), path_);
     detail::Shards shards;
     for (const auto& [tensor, file] : index.weight_map) {
       if (shards.contains(file)) continue;
       shards.emplace(
-          file, SafetensorsFile(detail::shard_path(path, file, settings.links), settings.access));
+          file, SafetensorsFile(detail::shard_path(path_, file, settings.links), settings.access));
     }
-    tensors_ = detail::join_shards(index, path, shards);
+    tensors_ = detail::join_shards(index, path_, shards);
     for (const auto& [name, shard] : shards) files_.push_back(shard);
     warnings_ = std::move(index.warnings);
     Index bytes = 0;
@@ -179,8 +179,7 @@ class ShardedTensors {
       warnings_.push_back(
           detail::concat("total_size: expected ", bytes, " bytes, found ", *index.total_size));
     }
-    for (std::string& warning : warnings_) warning = path.string() + ": " + warning;
-    path_ = path;
+    for (std::string& warning : warnings_) warning = path_.string() + ": " + warning;
   }
 
   std::filesystem::path path_;

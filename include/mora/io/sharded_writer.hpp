@@ -155,7 +155,7 @@ class ShardedWriter {
     const auto at = index_.weight_map.find(name);
     const bool is_next = at != index_.weight_map.end() && writers_.size() < layouts_.size() &&
                          at->second == file_name(writers_.size());
-    if (is_next) {
+    if (is_next && writers_.back().complete()) {
       writers_.back().finish();
       open_next();
     }
