@@ -60,14 +60,15 @@ namespace mora_tests {
 }
 
 /// Does with a file whatever can be done: every byte is read, every number converted, every tensor
-/// looked up. Throws std::runtime_error where two ways do not agree.
-inline void use(const mora::SafetensorsFile& file) {
+/// looked up. Throws std::runtime_error where two ways do not agree. Returns the sum of the bytes, so
+/// that reading them is not left out.
+inline unsigned use(const mora::SafetensorsFile& file) {
   const auto require = [](bool right, const char* what) {
     if (!right) throw std::runtime_error(what);
   };
   require(file.tensors().size() == static_cast<std::size_t>(file.size()), "size()");
+  unsigned sum = 0;
   for (const mora::StoredTensor& tensor : file.tensors()) {
-    unsigned sum = 0;
     for (const std::byte byte : tensor.bytes()) sum += static_cast<unsigned>(byte);
     const mora::StoredTensor same = file.tensor(tensor.name());
     require(same.bytes().data() == tensor.bytes().data() && same.info() == tensor.info(), "find()");
@@ -91,6 +92,7 @@ inline void use(const mora::SafetensorsFile& file) {
   const mora::SafetensorsFile again = in_memory(bytes);
   require(file_bytes(as_bytes(again.tensors()), again.metadata()) == bytes, "written twice");
   require(again.metadata() == file.metadata() && again.size() == file.size(), "written and read");
+  return sum;
 }
 
 }  // namespace mora_tests
