@@ -41,6 +41,15 @@ struct FileCase {
   return text;
 }
 
+/// 102: 100,000 tensors, each of which has the same 16 bytes; 6 MB.
+[[nodiscard]] inline std::string many_names_on_one_span() {
+  std::string json;
+  for (int i = 0; i < 100'000; ++i) {
+    json += (i == 0 ? "{" : ",") + entry_of_bytes("tensor." + std::to_string(i), "0", "16", "16");
+  }
+  return json + "}";
+}
+
 [[nodiscard]] inline std::vector<FileCase> safetensors_cases() {
   const std::string good = one_shape("[4]");
   const std::string entry = R"({"dtype":"U8","shape":[4],"data_offsets":[0,4]})";

@@ -60,8 +60,8 @@ namespace mora_tests {
 }
 
 /// Does with a file whatever can be done: every byte is read, every number converted, every tensor
-/// looked up. Throws std::runtime_error where two ways do not agree. Returns the sum of the bytes, so
-/// that reading them is not left out.
+/// looked up. Throws std::runtime_error where two ways do not agree. Returns the sum of the bytes,
+/// so that reading them is not left out.
 inline unsigned use(const mora::SafetensorsFile& file) {
   const auto require = [](bool right, const char* what) {
     if (!right) throw std::runtime_error(what);

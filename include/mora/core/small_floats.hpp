@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -96,6 +97,7 @@ static_assert(std::numeric_limits<float>::is_iec559 && std::numeric_limits<doubl
 template <class F>
 concept SmallFloat = detail::AnyFloat<F> && !detail::WideFloat<F>;
 
+/// The number itself as a float or double.
 template <detail::WideFloat R, SmallFloat F>
 [[nodiscard]] constexpr R widen(F x) {
   using Small = detail::FormatOf<F>;
@@ -119,6 +121,7 @@ template <detail::WideFloat R, SmallFloat F>
   return std::bit_cast<R>(bits | sign);
 }
 
+/// The nearest number of the format.
 template <SmallFloat F, detail::WideFloat R>
 [[nodiscard]] constexpr F narrow(R x) {
   using Small = detail::FormatOf<F>;

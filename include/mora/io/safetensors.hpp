@@ -42,7 +42,9 @@ class SafetensorsFile {
   SafetensorsFile& operator=(const SafetensorsFile&) = default;
   ~SafetensorsFile() = default;
 
+  /// As it was given.
   [[nodiscard]] const std::filesystem::path& path() const { return contents_->path; }
+  /// What the file says of itself; empty for one that says nothing.
   [[nodiscard]] const TextMap& metadata() const { return contents_->header.metadata; }
   /// How many tensors there are.
   [[nodiscard]] Index size() const { return std::ssize(contents_->header.entries); }

@@ -49,20 +49,19 @@ inline constexpr std::string_view metadata_key = "__metadata__";
 /// beyond that is skipped, as the reference does.
 class SafetensorsJson : private StrictJson {
  public:
-  explicit SafetensorsJson(const std::filesystem::path& path) : StrictJson(path, "header") {}
+  explicit SafetensorsJson(const std::filesystem::path& path) : StrictJson(path) {}
 
   [[nodiscard]] SafetensorsHeader read(std::string_view text) {
-    parse(text);
+    parse(text, "header");
     return std::move(header_);
   }
 
  private:
-  using Kind = JsonEvent::Kind;
   enum class Field { none, dtype, shape, offsets };
 
   void on_value(const JsonEvent& event) override {
     switch (depth()) {
-      case 0: return expect(event, Kind::object, "the header", "an object");
+      case 0: return expect(event, Kind::object, "an object", [] { return "the header"; });
       case 1: return on_entry(event);
       case 2: return in_metadata_ ? on_metadata(event) : on_field(event);
       case 3:
@@ -75,7 +74,7 @@ class SafetensorsJson : private StrictJson {
 
   void on_entry(const JsonEvent& event) {
     in_metadata_ = key(0) == metadata_key;
-    expect(event, Kind::object, concat("key ", in_quotes(key(0))), "an object");
+    expect(event, Kind::object, "an object", [&] { return concat("key ", in_quotes(key(0))); });
     field_ = Field::none;
     seen_ = 0;
     shape_.clear();
@@ -83,7 +82,8 @@ class SafetensorsJson : private StrictJson {
   }
 
   void on_metadata(const JsonEvent& event) {
-    expect(event, Kind::string, concat(metadata_key, ", key ", in_quotes(key(1))), "a string");
+    expect(event, Kind::string, "a string",
+           [&] { return concat(metadata_key, ", key ", in_quotes(key(1))); });
     header_.metadata.insert_or_assign(std::string(key(1)), std::move(*event.text));
   }
 
@@ -96,13 +96,13 @@ class SafetensorsJson : private StrictJson {
     if (field_ == Field::none) return;
     seen_ |= 1u << static_cast<int>(field_);
     if (field_ == Field::dtype) {
-      expect(event, Kind::string, tensor("dtype"), "a string");
+      expect(event, Kind::string, "a string", [&] { return tensor("dtype"); });
       const auto dtype = find_dtype(*event.text);
       if (!dtype)
         fail(concat(tensor("dtype"), ": expected one of the format's, found ", found(event)));
       dtype_ = *dtype;
     } else {
-      expect(event, Kind::array, tensor(name), "an array of numbers");
+      expect(event, Kind::array, "an array of numbers", [&] { return tensor(name); });
     }
   }
 
@@ -140,11 +140,6 @@ class SafetensorsJson : private StrictJson {
                   found(event)));
     }
     return static_cast<Index>(event.whole);
-  }
-
-  void expect(const JsonEvent& event, Kind kind, const std::string& what,
-              const char* expected) const {
-    if (event.kind != kind) fail(concat(what, ": expected ", expected, ", found ", found(event)));
   }
 
   [[nodiscard]] std::string tensor(std::string_view field) const {
@@ -212,9 +207,9 @@ inline void require_exact_cover(const std::filesystem::path& path, SafetensorsHe
 
 /// Reads and checks the header of a safetensors file, whose bytes are all of it; `path` is for
 /// messages. What it returns can be relied on: every tensor's bytes are inside, as many as dtype
-/// and shape say, and no two share any. Nothing is taken on trust, so that no memory is asked for
-/// but some ten times what the header itself takes. Throws FormatError with the tensor and both
-/// numbers.
+/// and shape say, and no two share any. Nothing is taken on trust: the memory that is asked
+/// for grows with the header, to at most twenty times its size. Throws FormatError with the tensor
+/// and both numbers.
 ///
 /// The format is described at https://github.com/huggingface/safetensors. Stricter than the
 /// reference reader: a key twice in an object is refused, and a dimension of 2^63 or more.

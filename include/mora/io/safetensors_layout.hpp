@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "mora/io/json_text.hpp"
 #include "mora/io/safetensors_header.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -23,16 +23,7 @@ struct SafetensorsLayout {
 
 namespace detail {
 
-/// As JSON writes it: in quotes, what has to be escaped is.
-[[nodiscard]] inline std::string json_text(const std::string& text, std::string_view what) {
-  try {
-    return nlohmann::json(text).dump();
-  } catch (const nlohmann::json::type_error&) {
-    throw ArgumentError(concat(what, " ", in_quotes(text), ": expected UTF-8, found other bytes"));
-  }
-}
-
-/// Nothing for nothing.
+/// With its key; empty where there is none.
 [[nodiscard]] inline std::string metadata_json(const TextMap& metadata) {
   std::string json;
   for (const auto& [key, value] : metadata) {
@@ -50,6 +41,23 @@ namespace detail {
   }
   return concat(json_text(tensor.name, "tensor"), ":{\"dtype\":\"", name_of(tensor.dtype),
                 "\",\"shape\":[", shape, "],\"data_offsets\":[", begin, ",", end, "]}");
+}
+
+/// The JSON as a file begins: its length in front, blanks behind to a multiple of 8.
+[[nodiscard]] inline std::string framed_header(std::string_view json) {
+  const std::uint64_t size = (std::uint64_t{json.size()} + 7) / 8 * 8;
+  if (size > most_header_bytes) {
+    throw ArgumentError(
+        concat("header: expected at most ", most_header_bytes, " bytes, found ", size));
+  }
+  std::string header;
+  header.reserve(sizeof size + static_cast<std::size_t>(size));
+  for (std::size_t byte = 0; byte < sizeof size; ++byte) {
+    header += static_cast<char>(size >> (8 * byte) & 0xff);
+  }
+  header += json;
+  header.append(static_cast<std::size_t>(size) - json.size(), ' ');
+  return header;
 }
 
 inline void require_unique_names(const std::vector<TensorInfo>& tensors) {
@@ -97,18 +105,7 @@ inline void require_unique_names(const std::vector<TensorInfo>& tensors) {
     json += detail::entry_json(tensor, begin, begin + bytes);
     begin += bytes;
   }
-  json = "{" + json + "}";
-  json.resize((json.size() + 7) / 8 * 8, ' ');
-  if (json.size() > detail::most_header_bytes) {
-    throw ArgumentError(concat("header: expected at most ", detail::most_header_bytes,
-                               " bytes, found ", json.size()));
-  }
-  std::string header;
-  header.reserve(8 + json.size());
-  for (int byte = 0; byte < 8; ++byte) {
-    header += static_cast<char>(std::uint64_t{json.size()} >> (8 * byte) & 0xff);
-  }
-  header += json;
+  std::string header = detail::framed_header("{" + json + "}");
   const Index file_bytes = std::ssize(header) + begin;
   return {.tensors = std::move(tensors), .header = std::move(header), .file_bytes = file_bytes};
 }

@@ -3,13 +3,13 @@
 
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "mora/io/json_text.hpp"
 #include "mora/io/safetensors_header.hpp"
 #include "mora/io/strict_json.hpp"
 
@@ -42,29 +42,28 @@ namespace detail {
 
 class ShardIndexJson : private StrictJson {
  public:
-  explicit ShardIndexJson(const std::filesystem::path& path) : StrictJson(path, "index") {}
+  explicit ShardIndexJson(const std::filesystem::path& path) : StrictJson(path) {}
 
   [[nodiscard]] ShardIndex read(std::string_view text) {
-    parse(text);
+    parse(text, "index");
     if (!found_map_) fail("expected a key 'weight_map', found none");
     return std::move(index_);
   }
 
  private:
-  using Kind = JsonEvent::Kind;
-
   void on_value(const JsonEvent& event) override {
     if (depth() == 0) {
-      expect(event, Kind::object, "the index", "an object");
+      expect(event, Kind::object, "an object", [] { return "the index"; });
     } else if (depth() == 1 && key(0) == "weight_map") {
-      expect(event, Kind::object, "weight_map", "an object");
+      expect(event, Kind::object, "an object", [] { return "weight_map"; });
       found_map_ = true;
     } else if (depth() == 2 && key(0) == "weight_map") {
-      const std::string what = concat("tensor ", in_quotes(key(1)));
-      expect(event, Kind::string, what, "the name of a file");
+      const auto what = [&] { return concat("tensor ", in_quotes(key(1))); };
+      expect(event, Kind::string, "the name of a file", what);
       const std::string fault = shard_name_fault(*event.text);
-      if (!fault.empty())
-        fail(concat(what, ": expected the name of a file in this folder, ", fault));
+      if (!fault.empty()) {
+        fail(concat(what(), ": expected the name of a file in this folder, ", fault));
+      }
       index_.weight_map.insert_or_assign(std::string(key(1)), std::move(*event.text));
     } else if (depth() == 2 && key(0) == "metadata" && key(1) == "total_size") {
       on_total_size(event);
@@ -79,11 +78,6 @@ class ShardIndexJson : private StrictJson {
       index_.warnings.push_back(
           concat("total_size: expected a whole number of bytes, found ", found(event)));
     }
-  }
-
-  void expect(const JsonEvent& event, Kind kind, const std::string& what,
-              const char* expected) const {
-    if (event.kind != kind) fail(concat(what, ": expected ", expected, ", found ", found(event)));
   }
 
   ShardIndex index_;
@@ -107,15 +101,16 @@ class ShardIndexJson : private StrictJson {
 
 /// The index as transformers writes it. Throws ArgumentError for names that are not UTF-8.
 [[nodiscard]] inline std::string shard_index_json(const ShardIndex& index) {
-  nlohmann::json json = {{"metadata", nlohmann::json::object()},
-                         {"weight_map", nlohmann::json::object()}};
-  if (index.total_size) json["metadata"]["total_size"] = *index.total_size;
-  for (const auto& [tensor, file] : index.weight_map) json["weight_map"][tensor] = file;
-  try {
-    return json.dump(2, ' ', true) + "\n";
-  } catch (const nlohmann::json::type_error&) {
-    throw ArgumentError("names of tensors and files: expected UTF-8, found other bytes");
+  std::string json = "{\n  \"metadata\": {";
+  if (index.total_size) json += detail::concat("\n    \"total_size\": ", *index.total_size, "\n  ");
+  json += "},\n  \"weight_map\": {";
+  const char* between = "\n    ";
+  for (const auto& [tensor, file] : index.weight_map) {
+    json += between + detail::json_text(tensor, "tensor", true) + ": " +
+            detail::json_text(file, "file", true);
+    between = ",\n    ";
   }
+  return json + (index.weight_map.empty() ? "}\n}\n" : "\n  }\n}\n");
 }
 
 }  // namespace mora::inline MORA_ABI

@@ -42,32 +42,37 @@ struct JsonEvent {
 
 /// Reads JSON of files by events. Refused are: what is not JSON (comments, NaN, a comma too many,
 /// a second document), text that is not UTF-8, a byte order mark, a byte of value 0, a key that is
-/// twice in one object at any depth, and values more than `most_levels` deep. Integers stay
-/// integers. Nesting needs no stack; memory is a few times what the keys of unfinished objects
-/// take.
+/// twice in one object at any depth, and values that are too deep. Integers stay integers. Nesting
+/// needs no stack. The keys of unfinished objects are kept, in some 20 bytes each and their own.
 class StrictJson : private nlohmann::json::json_sax_t {
- public:
-  /// As deep as serde_json goes, by which the format's reference reads headers.
-  static constexpr std::size_t most_levels = 127;
-
-  StrictJson(const std::filesystem::path& path, std::string place)
-      : path_(path), place_(std::move(place)) {}
-
  protected:
+  using Kind = JsonEvent::Kind;
+
+  /// As deep as serde_json goes, by which the format's reference reads headers.
+  static constexpr std::size_t usual_levels = 127;
+
+  /// `path` lives as long as the reader.
+  explicit StrictJson(const std::filesystem::path& path, std::size_t most_levels = usual_levels)
+      : path_(path), most_levels_(most_levels) {}
   ~StrictJson() override = default;
 
-  /// Throws FormatError for the text's faults, and passes on what the handlers throw.
-  void parse(std::string_view text) {
+  /// One document, which errors call `place`. Throws FormatError for the text's faults, and passes
+  /// on what the handlers throw.
+  void parse(std::string_view text, std::string place) {
+    place_ = std::move(place);
+    levels_.clear();
+    keys_.clear();
+    key_text_.clear();
     // The parser would skip the one, and take the other for the end.
     if (text.starts_with("\xef\xbb\xbf")) fail("expected JSON, found a byte order mark");
     if (const auto zero = text.find('\0'); zero != text.npos) {
-      fail(concat("byte ", zero, ": expected JSON, found a byte of value 0"));
+      fail(concat("byte ", zero + 1, ": expected JSON, found a byte of value 0"));
     }
     (void)nlohmann::json::sax_parse(text.begin(), text.end(),
                                     static_cast<nlohmann::json::json_sax_t*>(this));
   }
 
-  /// A value that is not inside another has depth 0. Its key, if it has one, is the last of keys().
+  /// A value that is not inside another has depth 0. If it has a key, that is key(depth() - 1).
   virtual void on_value(const JsonEvent& event) = 0;
   /// After the last value inside, and before depth() falls.
   virtual void on_end() {}
@@ -76,35 +81,54 @@ class StrictJson : private nlohmann::json::json_sax_t {
   [[nodiscard]] std::size_t depth() const { return levels_.size(); }
   /// The key of the value at hand in the object that is `level` deep. Empty in an array.
   [[nodiscard]] std::string_view key(std::size_t level) const {
-    return levels_[level].empty() ? std::string_view() : levels_[level].back();
+    const std::size_t end = level + 1 < depth() ? levels_[level + 1] : keys_.size();
+    return end == levels_[level] ? std::string_view() : text_of(keys_[end - 1]);
+  }
+
+  /// Throws FormatError for a value of another kind; `what()` is its name for the message.
+  template <class What>
+  void expect(const JsonEvent& event, Kind kind, const char* expected, const What& what) const {
+    if (event.kind != kind) fail(concat(what(), ": expected ", expected, ", found ", found(event)));
   }
 
   [[noreturn]] void fail(std::string_view fault) const { throw FormatError(path_, place_, fault); }
 
-  const std::filesystem::path& path_;
-  std::string place_;
-
  private:
-  using Kind = JsonEvent::Kind;
+  /// A part of key_text_.
+  struct Key {
+    std::size_t begin;
+    std::size_t size;
+  };
+
+  [[nodiscard]] std::string_view text_of(const Key& key) const {
+    return std::string_view(key_text_).substr(key.begin, key.size);
+  }
 
   bool value(const JsonEvent& event) {
     on_value(event);
     return true;
   }
   bool enter(Kind kind) {
-    if (depth() == most_levels) {
-      fail(concat("expected values at most ", most_levels, " deep, found deeper ones"));
+    if (depth() == most_levels_) {
+      fail(concat("expected values at most ", most_levels_, " deep, found deeper ones"));
     }
     on_value({.kind = kind});
-    levels_.emplace_back();
+    levels_.push_back(keys_.size());
     return true;
   }
   bool leave() {
-    std::vector<std::string>& keys = levels_.back();
-    std::sort(keys.begin(), keys.end());
-    const auto twin = std::adjacent_find(keys.begin(), keys.end());
-    if (twin != keys.end()) fail(concat("key ", in_quotes(*twin), " twice in one object"));
+    const auto first = keys_.begin() + static_cast<std::ptrdiff_t>(levels_.back());
+    const std::size_t text_begin = first == keys_.end() ? key_text_.size() : first->begin;
+    std::sort(first, keys_.end(),
+              [&](const Key& a, const Key& b) { return text_of(a) < text_of(b); });
+    const auto twin = std::adjacent_find(
+        first, keys_.end(), [&](const Key& a, const Key& b) { return text_of(a) == text_of(b); });
+    if (twin != keys_.end()) {
+      fail(concat("key ", in_quotes(text_of(*twin)), " twice in one object"));
+    }
     on_end();
+    keys_.erase(first, keys_.end());
+    key_text_.resize(text_begin);
     levels_.pop_back();
     return true;
   }
@@ -128,7 +152,8 @@ class StrictJson : private nlohmann::json::json_sax_t {
   bool end_object() final { return leave(); }
   bool end_array() final { return leave(); }
   bool key(std::string& key) final {
-    levels_.back().push_back(std::move(key));
+    keys_.push_back({.begin = key_text_.size(), .size = key.size()});
+    key_text_ += key;
     return true;
   }
   bool parse_error(std::size_t position, const std::string&,
@@ -141,8 +166,12 @@ class StrictJson : private nlohmann::json::json_sax_t {
     fail(concat("byte ", position, ": expected JSON, found ", in_quotes(text)));
   }
 
-  std::vector<std::vector<std::string>>
-      levels_;  // the keys of each object so far, none of an array
+  const std::filesystem::path& path_;
+  std::string place_;
+  std::size_t most_levels_;
+  std::vector<std::size_t> levels_;  // for each, how many keys there are around it
+  std::vector<Key> keys_;            // of the objects around the next value, the outermost first
+  std::string key_text_;             // one after another
 };
 
 }  // namespace mora::inline MORA_ABI::detail

@@ -41,7 +41,8 @@ namespace detail {
   return a * b;
 }
 
-/// A tensor's size, or what is wrong with its shape.
+/// A tensor's size, or what is wrong with its shape. A number takes 4 bits or more, so that the
+/// count is less than 2^62.
 struct TensorSize {
   std::uint64_t count = 0;
   std::uint64_t bytes = 0;
@@ -66,22 +67,23 @@ struct TensorSize {
   return size;
 }
 
+[[nodiscard]] inline TensorSize require_size_of(const TensorInfo& info) {
+  TensorSize size = size_of(info);
+  if (size.fault.empty()) return size;
+  throw ArgumentError(concat("tensor ", in_quotes(info.name), ": ", size.fault));
+}
+
 }  // namespace detail
 
 /// How many numbers a tensor has. Throws ArgumentError for a negative dimension, a product that
 /// overflows, or a size that is no whole number of bytes, naming the tensor.
 [[nodiscard]] inline Index number_count(const TensorInfo& info) {
-  const detail::TensorSize size = detail::size_of(info);
-  if (!size.fault.empty()) {
-    throw ArgumentError(detail::concat("tensor ", detail::in_quotes(info.name), ": ", size.fault));
-  }
-  return static_cast<Index>(size.count);
+  return static_cast<Index>(detail::require_size_of(info).count);
 }
 
 /// How many bytes it takes. Throws as number_count does.
 [[nodiscard]] inline Index byte_count(const TensorInfo& info) {
-  (void)number_count(info);
-  return static_cast<Index>(detail::size_of(info).bytes);
+  return static_cast<Index>(detail::require_size_of(info).bytes);
 }
 
 }  // namespace mora::inline MORA_ABI
