@@ -71,7 +71,8 @@ def random_tensors(rng):
 
 
 def same_numbers(data, other, dtype, wide):
-    a = np.frombuffer(data, NUMPY[dtype]).astype(wide)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        a = np.frombuffer(data, NUMPY[dtype]).astype(wide)
     b = np.frombuffer(other, wide)
     return np.array_equal(np.isnan(a), np.isnan(b)) and all(
         np.where(np.isnan(a), 0, a).view(np.uint64) == np.where(np.isnan(b), 0, b).view(np.uint64)

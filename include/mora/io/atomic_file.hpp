@@ -12,7 +12,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -59,12 +58,11 @@ class HoldSizeSignal {
   sigset_t before_{};
 };
 
-/// Brings the names in the folder of an absolute path to the disk. False with errno where the
-/// system refuses.
-[[nodiscard]] inline bool sync_folder_of(const std::filesystem::path& file) {
-  const Descriptor folder(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY);
+/// Brings the names in a folder to the disk. False with errno where the system refuses.
+[[nodiscard]] inline bool sync_folder(const std::filesystem::path& folder) {
+  const Descriptor open(folder.c_str(), O_RDONLY | O_DIRECTORY);
   // EINVAL: a file system that cannot do it for folders.
-  return folder.is_open() && (::fsync(folder.number()) == 0 || errno == EINVAL);
+  return open.is_open() && (::fsync(open.number()) == 0 || errno == EINVAL);
 }
 
 }  // namespace detail
@@ -110,8 +108,6 @@ class AtomicFile {
     if (!detail::write_fully(*file_, bytes)) fail("cannot write", errno);
   }
 
-  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
-
   /// Brings what was written to the disk and closes the file, which commit() then only renames; for
   /// who writes several files and puts them in their places together. Throws like write().
   void finish() {
@@ -126,9 +122,11 @@ class AtomicFile {
   /// bring the old one back.
   void commit() {
     if (!finished()) finish();
+    // Before the renaming, as there may be no memory for it.
+    const std::filesystem::path folder = target_.parent_path();
     if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot rename to it", errno);
     file_.reset();
-    if (!detail::sync_folder_of(target_)) {
+    if (!detail::sync_folder(folder)) {
       throw FileError(target_, "is in its place, but its folder cannot be brought to the disk",
                       errno);
     }
@@ -183,11 +181,12 @@ inline void remove_file(const std::filesystem::path& path) {
   std::error_code error;
   const std::filesystem::path file = std::filesystem::absolute(path, error);
   if (error) throw FileError(path, "cannot find the working folder", error.value());
+  const std::filesystem::path folder = file.parent_path();
   if (::unlink(file.c_str()) != 0) {
     if (errno == ENOENT) return;
     throw FileError(path, "cannot remove", errno);
   }
-  if (!detail::sync_folder_of(file)) {
+  if (!detail::sync_folder(folder)) {
     throw FileError(path, "is removed, but its folder cannot be brought to the disk", errno);
   }
 }

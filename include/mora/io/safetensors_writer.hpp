@@ -22,8 +22,9 @@ namespace mora::inline MORA_ABI {
 /// be in memory. The file appears with commit(), whole or not at all (AtomicFile), also in place of
 /// one that is mapped; its bytes are the reference writer's (lay_out_safetensors).
 ///
-///     mora::SafetensorsWriter writer(path, {{"w", mora::Dtype::bf16, {4, 3}}, {"b",
-///     mora::Dtype::f32, {4}}}); for (const mora::TensorInfo& tensor : writer.tensors()) {
+///     using mora::Dtype;
+///     mora::SafetensorsWriter writer(path, {{"w", Dtype::bf16, {4, 3}}, {"b", Dtype::f32, {4}}});
+///     for (const mora::TensorInfo& tensor : writer.tensors()) {
 ///       writer.write(tensor.name, std::span<const float>(numbers_of(tensor)));  // all, or pieces
 ///     }
 ///     writer.commit();
@@ -34,13 +35,15 @@ class SafetensorsWriter {
                     const TextMap& metadata = {})
       : SafetensorsWriter(path, lay_out_safetensors(std::move(tensors), metadata)) {}
 
+  /// With what lay_out_safetensors returned. Throws as AtomicFile does.
   SafetensorsWriter(const std::filesystem::path& path, SafetensorsLayout layout)
       : path_(path), layout_(std::move(layout)), file_(path) {
-    file_.write(layout_.header);
+    file_.write(std::as_bytes(std::span(layout_.header)));
   }
 
   /// In the order in which they are to be written.
   [[nodiscard]] const std::vector<TensorInfo>& tensors() const { return layout_.tensors; }
+  /// The file's name, as it was given.
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
   /// The next bytes of a tensor: of the one at hand, or of the next one when that is complete.

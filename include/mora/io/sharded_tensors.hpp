@@ -16,8 +16,9 @@
 
 namespace mora::inline MORA_ABI {
 
+/// How the files of a model are found and opened.
 struct ShardedTensorsSettings {
-  FileAccess access = FileAccess::mapped;
+  FileAccess access = FileAccess::mapped;  ///< Of every file.
   /// Whether the files of an index may be links: symbolic ones that lead out of the folder, as in
   /// Hugging Face's cache, and hard ones.
   bool links = false;
@@ -115,7 +116,9 @@ class ShardedTensors {
   /// How many tensors there are.
   [[nodiscard]] Index size() const { return std::ssize(tensors_); }
   /// All, by name.
-  [[nodiscard]] const std::vector<StoredTensor>& tensors() const { return tensors_; }
+  [[nodiscard]] const std::vector<StoredTensor>& tensors() const& { return tensors_; }
+  /// The same of what is about to end: a loop over ShardedTensors(path).tensors() is fine.
+  [[nodiscard]] std::vector<StoredTensor> tensors() && { return std::move(tensors_); }
   /// In the order of their names.
   [[nodiscard]] const std::vector<SafetensorsFile>& files() const { return files_; }
   /// What is odd and does no harm: a total_size that is wrong.
@@ -163,7 +166,8 @@ class ShardedTensors {
   }
 
   void open_index(const Settings& settings) {
-    ShardIndex index = parse_shard_index(MappedFile(path_, settings.access).text(), path_);
+    constexpr auto most = static_cast<Index>(detail::most_header_bytes);
+    ShardIndex index = parse_shard_index(MappedFile(path_, settings.access, most).text(), path_);
     detail::Shards shards;
     for (const auto& [tensor, file] : index.weight_map) {
       if (shards.contains(file)) continue;

@@ -16,6 +16,7 @@
 
 namespace mora::inline MORA_ABI {
 
+/// How a model is cut into files, and what these are called.
 struct ShardedWriterSettings {
   std::string name = "model";             ///< What the files' names begin with.
   Index max_shard_bytes = 5'000'000'000;  ///< Of tensors in a file; one larger has its own.
@@ -32,7 +33,8 @@ struct ShardedWriterSettings {
 };
 
 /// Deals tensors out to files as huggingface_hub does: one after another into a file, until it
-/// would be too large; a tensor that is too large by itself gets its own.
+/// would be too large; a tensor that is too large by itself gets its own. Throws as byte_count
+/// does.
 [[nodiscard]] inline std::vector<std::vector<TensorInfo>> plan_shards(
     std::vector<TensorInfo> tensors, Index max_shard_bytes) {
   std::vector<std::vector<TensorInfo>> shards;
@@ -64,7 +66,8 @@ struct ShardedWriterSettings {
 /// The files are written beside their places, and commit() puts them there. One file appears whole
 /// or not at all. Of several the index comes last, and one from before goes first if it names any
 /// of their places: what is left by a process that dies in between is a folder without an index,
-/// which no reader takes for a model. Other files of an earlier, larger model stay.
+/// which no reader takes for a model. Of an earlier model in the folder, the index or the single
+/// file goes at the end, as it would speak of another; other files of a larger one stay.
 class ShardedWriter {
  public:
   using Settings = ShardedWriterSettings;
@@ -108,19 +111,25 @@ class ShardedWriter {
   /// been written; FileError where the system refuses, after which there is the old model, the new
   /// one, or none.
   void commit() {
+    if (committing_) {
+      throw StateError(detail::concat(folder_.string(), ": committed or given up before"));
+    }
     while (writers_.size() < layouts_.size()) {
       writers_.back().finish();
       open_next();
     }
     writers_.back().finish();
     if (writers_.size() == 1) {
+      committing_ = true;
       writers_.front().commit();
       remove_file(index_path());
       return;
     }
     AtomicFile index(index_path());
-    index.write(shard_index_json(index_));
+    const std::string json = shard_index_json(index_);
+    index.write(std::as_bytes(std::span(json)));
     index.finish();
+    committing_ = true;
     const auto taken = [](const SafetensorsWriter& writer) {
       std::error_code error;
       return std::filesystem::exists(std::filesystem::symlink_status(writer.path(), error));
@@ -147,7 +156,8 @@ class ShardedWriter {
 
   void open_next() {
     const std::size_t shard = writers_.size();
-    writers_.emplace_back(folder_ / file_name(shard), std::move(layouts_[shard]));
+    // A copy, for another attempt where this one fails.
+    writers_.emplace_back(folder_ / file_name(shard), layouts_[shard]);
   }
 
   /// The file of this tensor, which is the one at hand or, when that is complete, the next.
@@ -167,7 +177,8 @@ class ShardedWriter {
   ShardIndex index_;
   std::vector<SafetensorsLayout> layouts_;
   std::vector<TensorInfo> tensors_;
-  std::deque<SafetensorsWriter> writers_;
+  std::deque<SafetensorsWriter> writers_;  // of all files so far; the last is at hand
+  bool committing_ = false;  // since the first change in the folder, which is not tried again
 };
 
 }  // namespace mora::inline MORA_ABI
