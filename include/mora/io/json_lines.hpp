@@ -55,9 +55,9 @@ class ExampleReader : private StrictJson {
         settings_(settings),
         texts_(settings.prompt.size() + 1) {}
 
-  [[nodiscard]] TextExample read(std::string_view line, Index number) {
+  [[nodiscard]] TextExample read(std::string_view json, Index number) {
     for (auto& text : texts_) text.reset();
-    parse(line, "line " + std::to_string(number));
+    parse(json, "line " + std::to_string(number));
     return example(number);
   }
 
@@ -72,13 +72,13 @@ class ExampleReader : private StrictJson {
     texts_[static_cast<std::size_t>(at - settings_.prompt.begin())] = std::move(*event.text);
   }
 
-  [[nodiscard]] TextExample example(Index line) {
+  [[nodiscard]] TextExample example(Index number) {
     for (std::size_t i = 0; i < texts_.size(); ++i) {
       if (texts_[i]) continue;
       const std::string& name = i + 1 < texts_.size() ? settings_.prompt[i] : settings_.response;
       fail(concat("expected a key ", in_quotes(name), ", found none"));
     }
-    TextExample example{.prompt = {}, .response = std::move(*texts_.back()), .line = line};
+    TextExample example{.prompt = {}, .response = std::move(*texts_.back()), .line = number};
     for (std::size_t i = 0; i + 1 < texts_.size(); ++i) {
       if (texts_[i]->empty()) continue;
       if (!example.prompt.empty()) example.prompt += settings_.separator;
