@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <mora/io/sharded_tensors.hpp>
+#include <mora/io/sharded_writer.hpp>
 #include <mora/io/write_token_file.hpp>
 
 #include "support/batches.hpp"
@@ -193,6 +195,108 @@ TEST(MappedFile, FailsWhereTheFileEndsBeforeItsSize) {
   const FaultyCalls faulty(faults);
   EXPECT_TRUE(throws<FileError>({"expected 40000 bytes, could read 30000"},
                                 [&] { (void)read_tokens(folder / "tokens", FileAccess::copied); }));
+}
+
+/// A model of two files, whose tensors are full of this letter.
+void write_model(const path& folder, char letter) {
+  const std::vector<mora::TensorInfo> infos = {{"a", mora::Dtype::u8, {4}},
+                                               {"b", mora::Dtype::u8, {4}}};
+  mora::ShardedWriter writer(folder, infos, {.max_shard_bytes = 4});
+  const std::string data(4, letter);
+  for (const auto& info : writer.tensors()) {
+    writer.write(info.name, std::as_bytes(std::span(data)));
+  }
+  writer.commit();
+}
+
+// Never a mixture of both, and no descriptor or temporary file is left. Safetensors files are
+// written and read by the calls that the tests above go through.
+TEST(ShardedWriter, LeavesTheOldModelTheNewOneOrNoneWhateverFails) {
+  const TemporaryFolder folder;
+  int kinds[3] = {};
+  for (int k = 1;; ++k) {
+    ASSERT_LT(k, 100);
+    SCOPED_TRACE(testing::Message() << "call " << k);
+    write_model(folder.where(), 'o');
+    const auto files_before = open_files();
+    Faults faults{.fail_at = k, .code = EIO};
+    bool thrown = false;
+    {
+      const FaultyCalls faulty(faults);
+      try {
+        write_model(folder.where(), 'n');
+      } catch (const FileError& error) {
+        thrown = true;
+        EXPECT_EQ(error.code(), std::errc::io_error) << error.what();
+        EXPECT_NE(std::string_view(error.what()).find(folder.where().string()),
+                  std::string_view::npos);
+      }
+    }
+    EXPECT_EQ(open_files(), files_before);
+    for (const auto& name : folder.names()) EXPECT_TRUE(name.starts_with("model")) << name;
+    std::string found;
+    try {
+      for (const auto& tensor : mora::ShardedTensors(folder.where()).tensors()) {
+        found += static_cast<char>(tensor.bytes()[3]);
+      }
+    } catch (const FileError&) {
+    }
+    EXPECT_TRUE(found == "oo" || found == "nn" || (found.empty() && thrown)) << found;
+    ++kinds[found.empty() ? 0 : found == "oo" ? 1 : 2];
+    if (testing::Test::HasFailure()) return;
+    if (faults.failed.empty()) {
+      EXPECT_FALSE(thrown);
+      break;
+    }
+  }
+  for (const int kind : kinds) EXPECT_GT(kind, 0);
+}
+
+// Whatever fails before anything has changed can be done again, and is done right.
+TEST(ShardedWriter, WritesTheSameWhenAskedAgain) {
+  const TemporaryFolder folder;
+  const std::vector<mora::TensorInfo> infos = {{"a", mora::Dtype::u8, {4}},
+                                               {"b", mora::Dtype::u8, {4}}};
+  mora::ShardedWriter writer(folder.where(), infos, {.max_shard_bytes = 4});
+  const auto write = [&](const char* name) {
+    writer.write(name, std::as_bytes(std::span("abcd", 4)));
+  };
+  write("a");
+  Faults faults{.fail_at = 3, .code = EMFILE};  // the first file is finished, the second opened
+  {
+    const FaultyCalls faulty(faults);
+    EXPECT_THROW(write("b"), FileError);
+  }
+  EXPECT_EQ(faults.failed, "open");
+  EXPECT_TRUE(throws<mora::StateError>({"tensor 'b': expected 4 bytes, found 0"},
+                                       [&] { writer.commit(); }));
+  write("b");
+  writer.commit();
+  EXPECT_EQ(mora::ShardedTensors(folder.where()).size(), 2);
+  // What is in its place stays there.
+  EXPECT_TRUE(
+      throws<mora::StateError>({folder.where().string(), "committed"}, [&] { writer.commit(); }));
+  EXPECT_EQ(mora::ShardedTensors(folder.where()).size(), 2);
+}
+
+TEST(SafetensorsFile, FailsWithTheSystemsReasonWhateverFails) {
+  const TemporaryFolder folder;
+  write_model(folder.where(), 'o');
+  for (int k = 1; k < 100; ++k) {
+    const auto files_before = open_files();
+    Faults faults{.fail_at = k, .code = EIO, .most_bytes = 20};
+    {
+      const FaultyCalls faulty(faults);
+      try {
+        const mora::ShardedTensors model(folder.where(), {.access = FileAccess::copied});
+      } catch (const FileError& error) {
+        EXPECT_EQ(error.code(), std::errc::io_error);
+      }
+    }
+    EXPECT_EQ(open_files(), files_before);
+    if (faults.failed.empty()) return;
+  }
+  ADD_FAILURE() << "no end of calls";
 }
 
 }  // namespace

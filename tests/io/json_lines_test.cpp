@@ -112,9 +112,9 @@ TEST(JsonLines, RefuseAFileWithoutExamples) {
 TEST(JsonLines, RefuseWhatIsNoObject) {
   EXPECT_TRUE(refused("[]", "expected an object, found an array"));
   EXPECT_TRUE(refused("[" + good + "]", "expected an object, found an array"));
-  EXPECT_TRUE(refused("\"prompt\"", "expected an object, found a string"));
+  EXPECT_TRUE(refused("\"prompt\"", "expected an object, found the string 'prompt'"));
   for (const char* const number : {"1", "-1", "1.5"}) {
-    EXPECT_TRUE(refused(number, "expected an object, found a number"));
+    EXPECT_TRUE(refused(number, std::string("expected an object, found the number ") + number));
   }
   EXPECT_TRUE(refused("true", "expected an object, found a boolean"));
   EXPECT_TRUE(refused("null", "expected an object, found null"));
@@ -126,9 +126,9 @@ TEST(JsonLines, RefuseMissingKeysAndOtherTypes) {
   EXPECT_TRUE(refused(R"({"response": "a", "Prompt": "b"})", "a key 'prompt'"));
   EXPECT_TRUE(refused(R"({"response": "a", "meta": {"prompt": "b"}})", "a key 'prompt'"));
   constexpr std::pair<const char*, const char*> values[] = {
-      {"null", "null"},        {"true", "a boolean"}, {"7", "a number"},
-      {"-7", "a number"},      {"7.5", "a number"},   {"[]", "an array"},
-      {"[\"a\"]", "an array"}, {"{}", "an object"},   {"{\"prompt\": \"a\"}", "an object"}};
+      {"null", "null"},        {"true", "a boolean"},     {"7", "the number 7"},
+      {"-7", "the number -7"}, {"7.5", "the number 7.5"}, {"[]", "an array"},
+      {"[\"a\"]", "an array"}, {"{}", "an object"},       {"{\"prompt\": \"a\"}", "an object"}};
   for (const auto& [value, kind] : values) {
     EXPECT_TRUE(refused(std::string(R"({"prompt": )") + value + R"(, "response": "b"})",
                         std::string("key 'prompt': expected a string, found ") + kind));
@@ -173,7 +173,7 @@ TEST(JsonLines, RefuseWhatIsNoJson) {
            R"({"prompt": "\udc00", "response": "b"})",
            "{\"prompt\": \"a\tb\", \"response\": \"b\"}",
        }) {
-    EXPECT_TRUE(refused(line, "column ")) << line;
+    EXPECT_TRUE(refused(line, "byte ")) << line;
   }
 }
 
@@ -182,9 +182,9 @@ TEST(JsonLines, RefuseInvalidUtf8) {
        {"\x80", "\xff", "\xc3", "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xe2\x82",
         "\xf5\x80\x80\x80", "\xf4\x90\x80\x80"}) {
     EXPECT_TRUE(
-        refused(std::string(R"({"prompt": ")") + bytes + R"(", "response": "b"})", "column "));
+        refused(std::string(R"({"prompt": ")") + bytes + R"(", "response": "b"})", "byte "));
     EXPECT_TRUE(refused(std::string(R"({"prompt": "a", "response": "b", "x)") + bytes + R"(": 1})",
-                        "column "));
+                        "byte "));
   }
 }
 
@@ -195,8 +195,8 @@ TEST(JsonLines, RefuseAByteOrderMarkAndAZero) {
                                   [] { (void)parse("\xef\xbb\xbf" + good + "\n"); }));
   const std::string zero(1, '\0');
   EXPECT_TRUE(refused(good + zero, "found a byte of value 0"));
-  EXPECT_TRUE(refused(good + zero + "nonsense", "column 33: "));
-  EXPECT_TRUE(refused(zero + good, "column 1: "));
+  EXPECT_TRUE(refused(good + zero + "nonsense", "byte 33: "));
+  EXPECT_TRUE(refused(zero + good, "byte 1: "));
 }
 
 TEST(JsonLines, NeedNoStackForDepth) {
@@ -204,11 +204,11 @@ TEST(JsonLines, NeedNoStackForDepth) {
   const std::string open(depth, '[');
   const std::string head = R"({"prompt": "a", "response": "b", "x": )";
   EXPECT_EQ(parse(head + open + std::string(depth, ']') + "}").size(), 1u);
-  EXPECT_TRUE(refused(head + open, "column "));
+  EXPECT_TRUE(refused(head + open, "byte "));
   std::string objects;
   for (std::size_t i = 0; i < depth; ++i) objects += "{\"x\":";
   EXPECT_EQ(parse(head + objects + "1" + std::string(depth, '}') + "}").size(), 1u);
-  EXPECT_TRUE(refused(head + objects, "column "));
+  EXPECT_TRUE(refused(head + objects, "byte "));
 }
 
 TEST(JsonLines, SayLittleAboutLongLines) {

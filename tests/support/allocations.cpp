@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "support/allocations.hpp"
 
+#include <malloc.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
@@ -12,6 +14,8 @@ std::atomic<long> count{0};
 std::atomic<long> live{0};
 std::atomic<long> until_failure{0};
 std::atomic<std::size_t> largest{0};
+std::atomic<long> bytes{0};
+std::atomic<long> most_bytes{0};
 
 /// Whether this allocation may be made.
 bool admit(std::size_t size) {
@@ -22,8 +26,18 @@ bool admit(std::size_t size) {
   return until_failure.load() <= 0 || --until_failure != 0;
 }
 
+void count_bytes(void* memory, long sign) {
+  const long now = bytes += sign * static_cast<long>(malloc_usable_size(memory));
+  long known = most_bytes;
+  while (known < now && !most_bytes.compare_exchange_weak(known, now)) {
+  }
+}
+
 void* counted(void* memory) {
-  if (memory != nullptr) ++live;
+  if (memory != nullptr) {
+    ++live;
+    count_bytes(memory, 1);
+  }
   return memory;
 }
 
@@ -39,6 +53,8 @@ namespace mora_tests {
 long allocation_count() { return count; }
 long live_allocations() { return live; }
 long take_largest_allocation() { return static_cast<long>(largest.exchange(0)); }
+long live_bytes() { return bytes; }
+long take_most_live_bytes() { return most_bytes.exchange(bytes); }
 void fail_allocation(long k) { until_failure = k; }
 bool allocation_failed() { return until_failure <= 0; }
 
@@ -61,8 +77,12 @@ void* __wrap_calloc(std::size_t number, std::size_t size) {
 }
 void* __wrap_realloc(void* memory, std::size_t size) {
   if (!admit(size)) return nullptr;
+  const auto before = static_cast<long>(malloc_usable_size(memory));  // 0 for a null pointer
   void* const moved = __real_realloc(memory, size);
-  return memory == nullptr ? counted(moved) : moved;
+  if (moved == nullptr) return nullptr;
+  bytes -= before;
+  if (memory != nullptr) --live;
+  return counted(moved);
 }
 void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
   return admit(size) ? counted(__real_aligned_alloc(alignment, size)) : nullptr;
@@ -70,11 +90,14 @@ void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
 int __wrap_posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
   if (!admit(size)) return 12;  // ENOMEM
   const int error = __real_posix_memalign(memory, alignment, size);
-  if (error == 0) ++live;
+  if (error == 0) counted(*memory);
   return error;
 }
 void __wrap_free(void* memory) {
-  if (memory != nullptr) --live;
+  if (memory != nullptr) {
+    --live;
+    count_bytes(memory, -1);
+  }
   __real_free(memory);
 }
 

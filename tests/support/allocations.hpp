@@ -17,6 +17,12 @@ namespace mora_tests {
 /// The bytes of the largest allocation since the last call of this function.
 [[nodiscard]] long take_largest_allocation();
 
+/// Their bytes.
+[[nodiscard]] long live_bytes();
+
+/// The largest live_bytes() since the last call of this function.
+[[nodiscard]] long take_most_live_bytes();
+
 /// Lets the k-th allocation from now on fail (malloc returns null, operator new throws
 /// std::bad_alloc), counted from 1; those after it succeed again. 0 takes an order back.
 void fail_allocation(long k);

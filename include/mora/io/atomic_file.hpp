@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "mora/io/descriptor.hpp"
@@ -57,6 +58,13 @@ class HoldSizeSignal {
   sigset_t before_{};
 };
 
+/// Brings the names in a folder to the disk. False with errno where the system refuses.
+[[nodiscard]] inline bool sync_folder(const std::filesystem::path& folder) {
+  const Descriptor open(folder.c_str(), O_RDONLY | O_DIRECTORY);
+  // EINVAL: a file system that cannot do it for folders.
+  return open.is_open() && (::fsync(open.number()) == 0 || errno == EINVAL);
+}
+
 }  // namespace detail
 
 /// A file that appears whole or not at all. It is written under another name beside its target,
@@ -100,19 +108,25 @@ class AtomicFile {
     if (!detail::write_fully(*file_, bytes)) fail("cannot write", errno);
   }
 
-  /// Puts the file in its place for good. Throws like write(). One failure comes after the renaming
-  /// (the text says so): the new file is whole and in its place, but a loss of power may still
-  /// bring the old one back.
-  void commit() {
+  /// Brings what was written to the disk and closes the file, which commit() then only renames; for
+  /// who writes several files and puts them in their places together. Throws like write().
+  void finish() {
     require_open();
     // A failed fsync is never tried again: the system may have dropped the data, and would say yes.
     if (::fsync(file_->number()) != 0) fail("cannot bring to the disk", errno);
     if (!file_->close()) fail("cannot close", errno);
+  }
+
+  /// Puts the file in its place for good. Throws like write(). One failure comes after the renaming
+  /// (the text says so): the new file is whole and in its place, but a loss of power may still
+  /// bring the old one back.
+  void commit() {
+    if (!finished()) finish();
+    // Before the renaming, as there may be no memory for it.
+    const std::filesystem::path folder = target_.parent_path();
     if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot rename to it", errno);
     file_.reset();
-    const detail::Descriptor folder(target_.parent_path().c_str(), O_RDONLY | O_DIRECTORY);
-    // EINVAL: a file system that cannot do it for folders.
-    if (!folder.is_open() || (::fsync(folder.number()) != 0 && errno != EINVAL)) {
+    if (!detail::sync_folder(folder)) {
       throw FileError(target_, "is in its place, but its folder cannot be brought to the disk",
                       errno);
     }
@@ -138,9 +152,12 @@ class AtomicFile {
     }
   }
 
+  [[nodiscard]] bool finished() const { return file_ && !file_->is_open(); }
+
   void require_open() const {
     if (!file_)
       throw StateError(detail::concat(target_.string(), ": committed or given up before"));
+    if (finished()) throw StateError(detail::concat(target_.string(), ": finished before"));
   }
 
   [[noreturn]] void fail(const char* doing, int code) {
@@ -158,5 +175,20 @@ class AtomicFile {
   std::filesystem::path temporary_;
   std::optional<detail::Descriptor> file_;  // until it is renamed or removed
 };
+
+/// Removes a file for good, if there is one. Throws FileError where the system refuses.
+inline void remove_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::path file = std::filesystem::absolute(path, error);
+  if (error) throw FileError(path, "cannot find the working folder", error.value());
+  const std::filesystem::path folder = file.parent_path();
+  if (::unlink(file.c_str()) != 0) {
+    if (errno == ENOENT) return;
+    throw FileError(path, "cannot remove", errno);
+  }
+  if (!detail::sync_folder(folder)) {
+    throw FileError(path, "is removed, but its folder cannot be brought to the disk", errno);
+  }
+}
 
 }  // namespace mora::inline MORA_ABI

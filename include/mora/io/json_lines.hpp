@@ -2,10 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <limits>
 #include <optional>
 #include <set>
 #include <string>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "mora/io/mapped_file.hpp"
+#include "mora/io/strict_json.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -47,109 +47,38 @@ struct TextExample {
 
 namespace detail {
 
-/// Reads one line. It takes the parser's events and makes no document of them, so that a key that
-/// is there twice is seen, however it is spelled, and deep nesting needs no stack.
-class ExampleReader : public nlohmann::json::json_sax_t {
+/// Reads one line: an object, whose depth does not matter.
+class ExampleReader : private StrictJson {
  public:
-  using Json = nlohmann::json;
-
   ExampleReader(const std::filesystem::path& path, const JsonLinesSettings& settings)
-      : path_(path), settings_(settings), texts_(settings.prompt.size() + 1) {}
+      : StrictJson(path, std::numeric_limits<std::size_t>::max()),
+        settings_(settings),
+        texts_(settings.prompt.size() + 1) {}
 
-  [[nodiscard]] TextExample read(std::string_view line, Index number) {
-    line_ = number;
-    depth_ = 0;
-    keys_.clear();
-    wanted_ = nullptr;
+  [[nodiscard]] TextExample read(std::string_view json, Index number) {
     for (auto& text : texts_) text.reset();
-    // The parser would skip the one and stop at the other as if the line ended there.
-    if (line.starts_with("\xef\xbb\xbf")) fail("expected an object, found a byte order mark");
-    if (const auto zero = line.find('\0'); zero != line.npos) {
-      fail(concat("column ", zero + 1, ": expected text, found a byte of value 0"));
-    }
-    (void)Json::sax_parse(line.begin(), line.end(), this);
-    return example();
-  }
-
-  bool null() override { return value("null"); }
-  bool boolean(bool) override { return value("a boolean"); }
-  bool number_integer(Json::number_integer_t) override { return value("a number"); }
-  bool number_unsigned(Json::number_unsigned_t) override { return value("a number"); }
-  bool number_float(Json::number_float_t, const std::string&) override { return value("a number"); }
-  bool binary(Json::binary_t&) override { return value("binary data"); }
-  bool string(std::string& text) override {
-    if (depth_ == 0 || wanted_ == nullptr) return value("a string");
-    *wanted_ = std::move(text);
-    wanted_ = nullptr;
-    return true;
-  }
-  bool start_object(std::size_t) override {
-    if (depth_ > 0) value("an object");
-    ++depth_;
-    keys_.emplace_back();
-    return true;
-  }
-  bool end_object() override {
-    --depth_;
-    keys_.pop_back();
-    return true;
-  }
-  bool start_array(std::size_t) override {
-    value("an array");
-    ++depth_;
-    return true;
-  }
-  bool end_array() override {
-    --depth_;
-    return true;
-  }
-  bool key(std::string& key) override {
-    if (!keys_.back().insert(key).second) fail(concat("key '", key, "' twice in one object"));
-    if (depth_ != 1) return true;
-    const auto found = std::find(settings_.prompt.begin(), settings_.prompt.end(), key);
-    if (found != settings_.prompt.end()) {
-      wanted_ = &texts_[static_cast<std::size_t>(found - settings_.prompt.begin())];
-    } else if (key == settings_.response) {
-      wanted_ = &texts_.back();
-    }
-    return true;
-  }
-  bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception& error) override {
-    // Its text counts lines and columns within this one line, which the place says already.
-    std::string_view text = error.what();
-    if (const auto at = text.find("column "); at != text.npos) {
-      if (const auto colon = text.find(": ", at); colon != text.npos) text.remove_prefix(colon + 2);
-    }
-    fail(concat("column ", position, ": ", text));
+    parse(json, "line " + std::to_string(number));
+    return example(number);
   }
 
  private:
-  [[noreturn]] void fail(std::string_view fault) const {
-    constexpr std::size_t most = 200;  // it may quote a string or key of any length
-    throw FormatError(path_, concat("line ", line_),
-                      concat(fault.substr(0, most), fault.size() > most ? "..." : ""));
+  void on_value(const JsonEvent& event) override {
+    if (depth() == 0) expect(event, Kind::object, "an object", [] { return "the line"; });
+    if (depth() != 1) return;
+    const std::string_view name = key(0);
+    const auto at = std::find(settings_.prompt.begin(), settings_.prompt.end(), name);
+    if (at == settings_.prompt.end() && name != settings_.response) return;
+    expect(event, Kind::string, "a string", [&] { return concat("key ", in_quotes(name)); });
+    texts_[static_cast<std::size_t>(at - settings_.prompt.begin())] = std::move(*event.text);
   }
 
-  /// Any value but a string that is asked for.
-  bool value(const char* kind) const {
-    if (depth_ == 0) fail(concat("expected an object, found ", kind));
-    if (wanted_ != nullptr) {
-      fail(concat("key '", name(wanted_), "': expected a string, found ", kind));
+  [[nodiscard]] TextExample example(Index number) {
+    for (std::size_t i = 0; i < texts_.size(); ++i) {
+      if (texts_[i]) continue;
+      const std::string& name = i + 1 < texts_.size() ? settings_.prompt[i] : settings_.response;
+      fail(concat("expected a key ", in_quotes(name), ", found none"));
     }
-    return true;
-  }
-
-  [[nodiscard]] const std::string& name(const std::optional<std::string>* text) const {
-    const auto i = static_cast<std::size_t>(text - texts_.data());
-    return i < settings_.prompt.size() ? settings_.prompt[i] : settings_.response;
-  }
-
-  [[nodiscard]] TextExample example() {
-    for (const auto& text : texts_) {
-      if (!text) fail(concat("expected a key '", name(&text), "', found none"));
-    }
-    TextExample example{.prompt = {}, .response = std::move(*texts_.back()), .line = line_};
+    TextExample example{.prompt = {}, .response = std::move(*texts_.back()), .line = number};
     for (std::size_t i = 0; i + 1 < texts_.size(); ++i) {
       if (texts_[i]->empty()) continue;
       if (!example.prompt.empty()) example.prompt += settings_.separator;
@@ -158,13 +87,8 @@ class ExampleReader : public nlohmann::json::json_sax_t {
     return example;
   }
 
-  const std::filesystem::path& path_;
   const JsonLinesSettings& settings_;
-  std::vector<std::optional<std::string>> texts_;  // by prompt key, and the response
-  std::optional<std::string>* wanted_ = nullptr;   // where the next value belongs
-  Index line_ = 0;
-  Index depth_ = 0;
-  std::vector<std::set<std::string, std::less<>>> keys_;  // of the objects that are open
+  std::vector<std::optional<std::string>> texts_;  // by prompt key, then the response
 };
 
 }  // namespace detail

@@ -35,9 +35,11 @@ enum class FileAccess {
 class MappedFile {
  public:
   /// Throws FileError for a file that cannot be opened or read and for a folder, pipe or device
-  /// (without waiting for it), FormatError for an empty file.
-  explicit MappedFile(std::filesystem::path path, FileAccess access = FileAccess::mapped)
-      : path_(std::move(path)) {
+  /// (without waiting for it), FormatError for an empty file and one of more than `most_bytes`,
+  /// before any memory is asked for.
+  explicit MappedFile(std::filesystem::path path, FileAccess access = FileAccess::mapped,
+                      Index most_bytes = std::numeric_limits<Index>::max())
+      : path_(std::move(path)), most_bytes_(most_bytes) {
     open(access);
   }
 
@@ -55,8 +57,12 @@ class MappedFile {
   [[nodiscard]] std::shared_ptr<const void> owner() const { return data_; }
 
  private:
-  void require_bytes() const {
+  void require_size() const {
     if (size_ == 0) throw FormatError(path_, "expected a file with contents, found an empty one");
+    if (size_ > static_cast<std::size_t>(most_bytes_)) {
+      throw FormatError(path_,
+                        detail::concat("expected at most ", most_bytes_, " bytes, found ", size_));
+    }
   }
 
 #if __has_include(<sys/mman.h>)
@@ -71,7 +77,7 @@ class MappedFile {
       throw FileError(path_, "expected a regular file, found a pipe, socket or device");
     }
     size_ = static_cast<std::size_t>(status.st_size);
-    require_bytes();
+    require_size();
     if (access == FileAccess::mapped) {
       map(file);
     } else {
@@ -102,7 +108,7 @@ class MappedFile {
     }
     size_ = static_cast<std::size_t>(std::filesystem::file_size(path_, error));
     if (error) throw FileError(path_, "cannot examine", error.value());
-    require_bytes();
+    require_size();
     std::ifstream file(path_, std::ios::binary);
     if (!file) throw FileError(path_, "cannot open");
     const std::shared_ptr<std::byte[]> memory(new std::byte[size_]);
@@ -120,6 +126,7 @@ class MappedFile {
   std::filesystem::path path_;
   std::shared_ptr<const std::byte> data_;
   std::size_t size_ = 0;
+  Index most_bytes_;
 };
 
 }  // namespace mora::inline MORA_ABI

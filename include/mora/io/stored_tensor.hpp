@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/io/error.hpp"
+#include "mora/io/tensor_info.hpp"
+
+namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+/// Numbers that stand at any address, converted.
+template <AnyFloat From, AnyFloat To>
+void convert_bytes(const std::byte* from, std::span<To> to) {
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    From number;
+    std::memcpy(&number, from + i * sizeof number, sizeof number);
+    to[i] = convert_number<To>(number);
+  }
+}
+
+}  // namespace detail
+
+/// Numbers for reading, and what keeps them alive.
+template <class T>
+struct SharedNumbers {
+  std::span<const T> values;
+  std::shared_ptr<const void> owner;
+  bool in_place = false;  ///< Whether they are the file's own bytes, of which there is no copy.
+};
+
+/// A tensor of a file: a handle, which keeps the file's bytes alive.
+class StoredTensor {
+ public:
+  /// `info` and `file` live as long as `owner`. For readers of files, which have checked all of it.
+  StoredTensor(std::shared_ptr<const void> owner, const std::filesystem::path& file,
+               const TensorInfo& info, std::span<const std::byte> bytes)
+      : owner_(std::move(owner)), file_(&file), info_(&info), bytes_(bytes) {}
+
+  // Moving copies, so that there is no state without a tensor.
+  StoredTensor(const StoredTensor&) = default;
+  StoredTensor& operator=(const StoredTensor&) = default;
+  ~StoredTensor() = default;
+
+  [[nodiscard]] const TensorInfo& info() const { return *info_; }
+  [[nodiscard]] const std::string& name() const { return info_->name; }
+  [[nodiscard]] Dtype dtype() const { return info_->dtype; }
+  [[nodiscard]] const std::vector<Index>& shape() const { return info_->shape; }
+  /// How many numbers it has.
+  [[nodiscard]] Index size() const { return number_count(*info_); }
+  /// As they are in the file, at any address: whatever was stored before decides the alignment.
+  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+  [[nodiscard]] const std::filesystem::path& file() const { return *file_; }
+  [[nodiscard]] const std::shared_ptr<const void>& owner() const { return owner_; }
+
+  /// Throws FormatError with both shapes unless the tensor has this one.
+  void require_shape(std::span<const Index> expected) const {
+    if (std::ranges::equal(expected, shape())) return;
+    fail(detail::concat("expected shape ", detail::shape_text(expected), ", found ",
+                        detail::shape_text(shape())));
+  }
+  void require_shape(std::initializer_list<Index> expected) const {
+    require_shape(std::span(expected.begin(), expected.size()));
+  }
+
+  /// All numbers: in place where the file has T at an aligned address, which costs nothing, else
+  /// converted into memory of their own. Numbers beyond T's become infinite; f64 to float rounds,
+  /// everything else is exact. Throws FormatError for a dtype that is not converted (is_float).
+  template <detail::WideFloat T>
+  [[nodiscard]] SharedNumbers<T> numbers() const {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % alignof(T) == 0;
+    const auto count = static_cast<std::size_t>(size());
+    if (dtype() == dtype_of<T>() && aligned) {
+      return {{reinterpret_cast<const T*>(bytes_.data()), count}, owner_, true};
+    }
+    require_float();
+    const std::shared_ptr<T[]> copy(new T[count]);
+    copy_to(std::span<T>(copy.get(), count));
+    return {{copy.get(), count}, copy, false};
+  }
+
+  /// All numbers into memory of the caller's, converted like numbers(). Throws FormatError as that
+  /// does, ShapeError for memory of another size.
+  template <detail::WideFloat T>
+  void copy_to(std::span<T> numbers) const {
+    require_float();
+    detail::require_size("numbers", size(), std::ssize(numbers));
+    (void)detail::with_type_of(
+        dtype(), [&]<class From>(From) { detail::convert_bytes<From>(bytes_.data(), numbers); });
+  }
+
+ private:
+  void require_float() const {
+    if (is_float(dtype())) return;
+    fail(detail::concat("expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2, found ",
+                        name_of(dtype())));
+  }
+  [[noreturn]] void fail(std::string_view fault) const {
+    throw FormatError(file(), detail::concat("tensor ", detail::in_quotes(name())), fault);
+  }
+
+  std::shared_ptr<const void> owner_;
+  const std::filesystem::path* file_;
+  const TensorInfo* info_;
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace mora::inline MORA_ABI

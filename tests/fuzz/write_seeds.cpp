@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <string>
+
+#include "support/files.hpp"
+#include "support/safetensors_cases.hpp"
+
+/// \file
+/// write_seeds <folder>: the files of the tests' cases, for fuzzing to start from, in a folder for
+/// each target.
+
+namespace {
+
+void write(const std::filesystem::path& folder, const std::vector<mora_tests::FileCase>& cases) {
+  std::filesystem::create_directories(folder);
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    mora_tests::write_file(folder / ("case-" + std::to_string(i)), cases[i].bytes);
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 2) {
+    std::cerr << "write_seeds <folder>\n";
+    return 2;
+  }
+  try {
+    const std::filesystem::path folder = arguments[1];
+    write(folder / "safetensors", mora_tests::safetensors_cases());
+    write(folder / "shard_index", mora_tests::index_cases());
+    for (const auto& file : std::filesystem::directory_iterator(MORA_FIXTURES "/safetensors")) {
+      std::filesystem::copy_file(file, folder / "safetensors" / file.path().filename(),
+                                 std::filesystem::copy_options::overwrite_existing);
+    }
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+  return 0;
+}
