@@ -65,7 +65,7 @@ using Shards = std::map<std::string, SafetensorsFile, std::less<>>;
   const std::filesystem::path folder = index.has_parent_path() ? index.parent_path() : ".";
   const std::filesystem::path file = folder / name;
   std::error_code error;
-  const std::filesystem::path real = std::filesystem::canonical(file, error);
+  std::filesystem::path real = std::filesystem::canonical(file, error);
   if (error) {
     throw FileError(file, concat("cannot open this shard of ", index.string()), error.value());
   }
@@ -183,7 +183,7 @@ class ShardedTensors {
       warnings_.push_back(
           detail::concat("total_size: expected ", bytes, " bytes, found ", *index.total_size));
     }
-    for (std::string& warning : warnings_) warning = path_.string() + ": " + warning;
+    for (std::string& warning : warnings_) warning.insert(0, path_.string() + ": ");
   }
 
   std::filesystem::path path_;

@@ -65,7 +65,7 @@ class StrictJson : private nlohmann::json::json_sax_t {
     key_text_.clear();
     // The parser would skip the one, and take the other for the end.
     if (text.starts_with("\xef\xbb\xbf")) fail("expected JSON, found a byte order mark");
-    if (const auto zero = text.find('\0'); zero != text.npos) {
+    if (const auto zero = text.find('\0'); zero != std::string_view::npos) {
       fail(concat("byte ", zero + 1, ": expected JSON, found a byte of value 0"));
     }
     (void)nlohmann::json::sax_parse(text.begin(), text.end(),
@@ -160,8 +160,9 @@ class StrictJson : private nlohmann::json::json_sax_t {
                    const nlohmann::detail::exception& error) final {
     // It says line and column, and may quote a text of any length.
     std::string_view text = error.what();
-    if (const auto at = text.find("column "); at != text.npos) {
-      if (const auto colon = text.find(": ", at); colon != text.npos) text.remove_prefix(colon + 2);
+    if (const auto at = text.find("column "); at != std::string_view::npos) {
+      if (const auto colon = text.find(": ", at); colon != std::string_view::npos)
+        text.remove_prefix(colon + 2);
     }
     fail(concat("byte ", position, ": expected JSON, found ", in_quotes(text)));
   }

@@ -4,6 +4,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mora/models/llama/config.hpp"
@@ -97,7 +98,7 @@ class LlamaTensors {
   }
   void add(std::string module, Index rows, Index cols, Index layer, bool linear) {
     const bool vector = rows == 1 && !linear && module != "model.embed_tokens";
-    all_.push_back({module + ".weight", rows, cols, layer, linear, vector});
+    all_.push_back({std::move(module) + ".weight", rows, cols, layer, linear, vector});
   }
 
   Index layers_;
