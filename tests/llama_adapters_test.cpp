@@ -271,6 +271,17 @@ TEST(LlamaAdapters, AreRefusedWhereTheyDoNotFit) {
   EXPECT_TRUE(refuses<ArgumentError>(model, {"'b'"}, [&] { model.detach("b"); }));
 }
 
+TEST(LlamaAdapters, WithGradientsOfAnotherShapeAreRefused) {
+  for (const Kind kind : every_kind) {
+    Model model = random_model();
+    attach(model, "a", kind, {.modules = {"o_proj"}, .layers = {1}});
+    model.visit_parameters([&](std::string_view, auto& p) { p.gradient.setOnes(1, 1); });
+    EXPECT_TRUE(
+        refuses<mora::ShapeError>(model, {"gradient of ", "layers.1.self_attn.o_proj", "found 1x1"},
+                                  [&] { (void)model.accumulate_gradients(random_batch(), 1.0); }));
+  }
+}
+
 // An empty name would mean that all are off.
 TEST(LlamaAdapters, AreRefusedWithoutAName) {
   Model model = random_model();

@@ -129,6 +129,27 @@ TYPED_TEST(Optimizer, RefusesTwoParametersOfOneName) {
   EXPECT_TRUE(same_bits(module.first.value, before));
 }
 
+/// Shows one parameter under two names.
+struct Alias {
+  TwoParameters<double>& parameters;
+  template <class F>
+  void visit_parameters(const F& f) {
+    f(std::string_view("tied"), parameters.first);
+    f(std::string_view("other"), parameters.second);
+    f(std::string_view("head"), parameters.first);
+  }
+};
+
+TYPED_TEST(Optimizer, RefusesOneParameterOfTwoNames) {
+  Random random(3);
+  auto module = random_parameters(random);
+  const Matrix<double> before = module.first.value;
+  Alias alias{module};
+  auto optimizer = with_memory<TypeParam>();
+  EXPECT_TRUE(throws<ArgumentError>({"two names", "tied", "head"}, [&] { optimizer.step(alias); }));
+  EXPECT_TRUE(same_bits(module.first.value, before));
+}
+
 /// A layer with gradients, after a step.
 template <class Layer, class O>
 [[nodiscard]] Layer stepped(O optimizer) {

@@ -68,8 +68,8 @@ class Optimizer {
   /// learning rate: a schedule's factor, 0 <= factor < infinity. Throws NumericError for a gradient
   /// that is not finite, or would make a moment so, naming the parameter; ArgumentError when a
   /// group takes no parameter of the module, as its settings would be lost without a word, and for
-  /// two parameters of one name; ShapeError for a gradient or moment of another shape. What throws
-  /// has changed nothing. Allocates nothing once every parameter has had a step.
+  /// two parameters of one name or two names of one; ShapeError for a gradient or moment of another
+  /// shape. What throws has changed nothing. Allocates nothing once every parameter has had a step.
   template <Module M>
   void step(M& module, double factor = 1.0) {
     detail::require_range("factor", factor, 0.0, std::numeric_limits<double>::infinity());
@@ -154,11 +154,24 @@ class Optimizer {
       work_.push_back({memory, &p, rule, pieces_});
       pieces_ += (p.value.size() + piece_size - 1) / piece_size;
     });
+    require_each_once();
     for (std::size_t i = 0; i < groups_.size(); ++i) {
       if (group_marks_[i] == mark_) continue;
       throw ArgumentError(detail::concat("parameter group ", i, " (", groups_[i].parameters.text(),
                                          "): no parameter of the module belongs to it"));
     }
+  }
+
+  /// A parameter of two names would be stepped twice.
+  void require_each_once() {
+    sorted_.clear();
+    for (const Work& work : work_) sorted_.push_back(&work);
+    const auto parameter = [](const Work* work) { return work->parameter; };
+    std::ranges::sort(sorted_, std::less<>(), parameter);
+    const auto twice = std::ranges::adjacent_find(sorted_, std::equal_to<>(), parameter);
+    if (twice == sorted_.end()) return;
+    throw ArgumentError(detail::concat("one parameter of the module has two names: ",
+                                       twice[0]->memory->first, " and ", twice[1]->memory->first));
   }
 
   [[nodiscard]] typename Memories::iterator remember(std::string_view name,
@@ -241,6 +254,7 @@ class Optimizer {
   std::vector<std::uint64_t> group_marks_;
   // Of the step under way; kept for its memory.
   std::vector<Work> work_;
+  std::vector<const Work*> sorted_;  // by parameter
   Index pieces_ = 0;
 };
 

@@ -64,6 +64,14 @@ concept Evaluates = requires(C& c, const M& model) {
   { c.name() } -> std::convertible_to<std::string_view>;
 };
 
+/// A member of a hook's name that could not be called as one would never be.
+template <class C, class M>
+concept HooksFit = (HasBegin<C> || !requires { &C::on_begin; }) &&
+                   (HasStep<C> || !requires { &C::on_step; }) &&
+                   (HasEvaluation<C> || !requires { &C::on_evaluation; }) &&
+                   (HasEnd<C> || !requires { &C::on_end; }) &&
+                   (Evaluates<C, M> || !requires { &C::evaluate; });
+
 /// What a hook says; `call` calls it.
 template <class Call>
 [[nodiscard]] Control heed(const Call& call) {
@@ -90,9 +98,11 @@ template <class Call>
 /// - `evaluate(const M&)` and `name()`, for an evaluator: see EvaluateOn.
 ///
 /// Each returns nothing or a Control (`on_end`: nothing). Hooks of one event are called in the
-/// order of the callbacks, all of them even when one says stop.
+/// order of the callbacks, all of them even when one says stop. A member of such a name that takes
+/// something else is an error.
 template <class C, class M>
-concept Callback = detail::HasBegin<C> || detail::HasStep<C> || detail::HasEvaluation<C> ||
-    detail::HasEnd<C> || detail::Evaluates<C, M>;
+concept Callback = detail::HooksFit<C, M> &&
+    (detail::HasBegin<C> || detail::HasStep<C> || detail::HasEvaluation<C> || detail::HasEnd<C> ||
+     detail::Evaluates<C, M>);
 
 }  // namespace mora::inline MORA_ABI
