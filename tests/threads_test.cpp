@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <atomic>
+#include <mora/adapters/any_adapter.hpp>
 #include <mora/core/parallel.hpp>
 #include <stdexcept>
 #include <vector>
@@ -59,6 +61,20 @@ TYPED_TEST(EveryLayer, AddsItsUpdateInPlaceInSeveralPieces) {
   const Matrix<T> expected = target + layer.update();
   layer.merge_into(target);
   EXPECT_TRUE(near(target, expected));
+}
+
+TYPED_TEST(EveryLayer, MergesAFewRowsAtATimeAsAnyAdapter) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_layer<TypeParam>(45, 37, 4);
+  const mora::AnyAdapter<T> adapter(layer.adapter());
+  const Matrix<T> expected = layer.base().weight() + layer.update();
+  const auto merge = adapter.row_merge();
+  for (mora::Index first = 0; first < expected.rows(); first += 7) {
+    const mora::Index count = std::min<mora::Index>(7, expected.rows() - first);
+    Matrix<T> rows = layer.base().weight().middleRows(first, count);
+    merge->merge_rows(first, mora::detail::map_of(rows));
+    EXPECT_TRUE(near(rows, expected.middleRows(first, count)));
+  }
 }
 
 /// Some steps of training towards random targets.

@@ -2,9 +2,11 @@
 #pragma once
 
 /// \file
-/// The whole library but for analysis/singular_values.hpp, which compiles Eigen's decompositions,
-/// and for io, which needs nlohmann/json. One header for one thing works as well.
+/// The whole library but for analysis/low_rank.hpp and analysis/singular_values.hpp, which compile
+/// Eigen's decompositions, and for io, which needs nlohmann/json. One header for one thing works as
+/// well.
 
+#include "mora/adapters/arithmetic.hpp"
 #include "mora/adapters/linear.hpp"
 #include "mora/analysis/budget.hpp"
 #include "mora/analysis/spectrum.hpp"

@@ -24,6 +24,16 @@ class AnyAdapter {
   };
   using SavedPointer = std::unique_ptr<Saved>;
 
+  /// An adapter's update as it is merged a few rows at a time, for a weight that is not in memory
+  /// as a whole. Valid while the adapter lives and its parameters stay.
+  class RowMerge {
+   public:
+    virtual ~RowMerge() = default;
+    /// `rows` [count, in] hold W from row `first` on, and get those of W + Delta W. They must fit;
+    /// that the result is finite is not checked. Several threads may do it at once.
+    virtual void merge_rows(Index first, MutableMap<T> rows) const = 0;
+  };
+
   /// A parameter under the name that its adapter gives it: "A", "M".
   struct Named {
     std::string name;
@@ -87,6 +97,8 @@ class AnyAdapter {
   [[nodiscard]] FrozenLinear<T> merged(const FrozenLinear<T>& base) const {
     return self().merged(base);
   }
+  /// The same by rows.
+  [[nodiscard]] std::unique_ptr<const RowMerge> row_merge() const { return self().row_merge(); }
   /// Delta W [out, in].
   [[nodiscard]] Matrix<T> update(const FrozenLinear<T>& base) const { return self().update(base); }
 
@@ -109,6 +121,7 @@ class AnyAdapter {
     virtual void add_backward(const FrozenLinear<T>&, const ConstMap<T>& x, const ConstMap<T>& dy,
                               const Saved&, MutableMap<T>* dx) = 0;
     [[nodiscard]] virtual FrozenLinear<T> merged(const FrozenLinear<T>&) const = 0;
+    [[nodiscard]] virtual std::unique_ptr<const RowMerge> row_merge() const = 0;
     [[nodiscard]] virtual Matrix<T> update(const FrozenLinear<T>&) const = 0;
   };
 
@@ -116,6 +129,14 @@ class AnyAdapter {
   struct Model final : Interface {
     struct SavedOf final : Saved {
       typename A::Saved value;
+    };
+    struct RowMergeOf final : RowMerge {
+      explicit RowMergeOf(const A& a) : adapter(a), plan(a.plan_merge()) {}
+      void merge_rows(Index first, MutableMap<T> rows) const override {
+        adapter.merge_rows(plan, first, rows);
+      }
+      const A& adapter;
+      decltype(std::declval<const A&>().plan_merge()) plan;
     };
     explicit Model(A a) : adapter(std::move(a)) {}
 
@@ -156,6 +177,9 @@ class AnyAdapter {
     }
     FrozenLinear<T> merged(const FrozenLinear<T>& base) const override {
       return detail::merged_layer(adapter, base);
+    }
+    std::unique_ptr<const RowMerge> row_merge() const override {
+      return std::make_unique<RowMergeOf>(adapter);
     }
     Matrix<T> update(const FrozenLinear<T>& base) const override {
       return detail::dense_update(adapter, base);

@@ -92,6 +92,7 @@ concept MoraOperator = std::copyable<Op> && requires(const Op op, Index n) {
 /// constructed as D(out, side, blocks).
 template <class C, class D>
 struct Pair {
+  bool operator==(const Pair&) const = default;
   [[nodiscard]] Index fit_side(Index side) const { return side; }
   [[nodiscard]] OperatorPair<C, D> make(Index in, Index out, Index side) const {
     C compress(in, side);

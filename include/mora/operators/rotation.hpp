@@ -238,6 +238,7 @@ namespace detail {
 /// in > out there are no blocks beyond the output, as in Rotation. Rank up to min(in, out) for
 /// blocks * side^2 multiply-adds a token, about min(in, out) * side.
 struct Decoupling {
+  bool operator==(const Decoupling&) const = default;
   [[nodiscard]] Index fit_side(Index side) const { return side; }
   [[nodiscard]] OperatorPair<Blocks, GroupSpread<StridedGroups>> make(Index in, Index out,
                                                                       Index side) const {
@@ -251,6 +252,7 @@ struct Decoupling {
 /// the cost is about min(in, out) * side multiply-adds a token. Their inputs are never read: at
 /// 11008 -> 4096, r = 8, 6,832 of 11,008. CoveringRotation reads all of them, for in * side.
 struct Rotation {
+  bool operator==(const Rotation&) const = default;
   double base = 10000.0;  ///< RoPE's base, > 0.
 
   [[nodiscard]] Index fit_side(Index side) const { return detail::even_side(side); }
@@ -264,6 +266,7 @@ struct Rotation {
 /// Rotation that lets every input count: blocks beyond the output are added onto it. The same as
 /// Rotation where in <= out. Not in the paper.
 struct CoveringRotation {
+  bool operator==(const CoveringRotation&) const = default;
   double base = 10000.0;  ///< RoPE's base, > 0.
 
   [[nodiscard]] Index fit_side(Index side) const { return detail::even_side(side); }

@@ -69,6 +69,7 @@ using StridedAdjacentSharing = Pair<WrappedStridedSum, GroupSpread<AdjacentGroup
 /// the others; fresh groups at every merge let merged updates reach full rank, where the published
 /// groupings stop below twice the side.
 struct RandomSharing {
+  bool operator==(const RandomSharing&) const = default;
   std::uint64_t seed = 0;
 
   [[nodiscard]] Index fit_side(Index side) const { return side; }

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/QR>
+#include <Eigen/SVD>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/linear.hpp"
+#include "mora/analysis/update_pieces.hpp"
+
+/// \file
+/// Any adapter as a plain LoRA, for programs that know nothing else: exactly where its update is a
+/// product of two thin factors, else the best approximation of a rank.
+
+namespace mora::inline MORA_ABI {
+
+/// How far to go. With neither, the update is written as the factors that it has, without loss.
+struct LowRankSettings {
+  /// At most that, 1 ... max_rank.
+  std::optional<Index> rank = {};
+  /// The smallest rank with ||Delta W - B A||_F <= this * ||Delta W||_F; 0 <= it < 1. Where `rank`
+  /// is smaller, the error is what that rank has.
+  std::optional<double> relative_error = {};
+
+  /// Throws ArgumentError naming the setting that is out of range.
+  void validate() const {
+    if (rank) detail::require_rank(*rank);
+    if (relative_error && !(*relative_error >= 0.0 && *relative_error < 1.0)) {
+      throw ArgumentError(
+          detail::concat("relative_error: expected 0 <= it < 1, found ", *relative_error));
+    }
+  }
+};
+
+/// What became of it. The adapter's scale is 1.
+template <Real T>
+struct LowRankUpdate {
+  LoraAdapter<T> adapter;
+  /// ||Delta W - B A||_F / ||Delta W||_F before B and A are rounded to T; 0 for a zero update.
+  double relative_error = 0.0;
+};
+
+namespace detail {
+
+/// left * right^T = u diag(values) v^T, with orthonormal columns: values in descending order.
+struct ThinSvd {
+  MatrixXd u;
+  Eigen::VectorXd values;
+  MatrixXd v;
+};
+
+[[nodiscard]] inline ThinSvd product_svd(const MatrixXd& left, const MatrixXd& right) {
+  constexpr unsigned thin = Eigen::ComputeThinU | Eigen::ComputeThinV;
+  const Index p = left.cols();
+  if (p >= std::min(left.rows(), right.rows())) {
+    const Eigen::BDCSVD<MatrixXd> svd(left * right.transpose(), thin);
+    return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
+  }
+  const Eigen::HouseholderQR<MatrixXd> l(left), r(right);
+  const auto triangle = [p](const auto& qr) {
+    return MatrixXd(qr.matrixQR().topRows(p).template triangularView<Eigen::Upper>());
+  };
+  const Eigen::BDCSVD<MatrixXd> svd(triangle(l) * triangle(r).transpose(), thin);
+  ThinSvd result{MatrixXd::Zero(left.rows(), p), svd.singularValues(),
+                 MatrixXd::Zero(right.rows(), p)};
+  result.u.topRows(p) = svd.matrixU();
+  result.v.topRows(p) = svd.matrixV();
+  result.u.applyOnTheLeft(l.householderQ());
+  result.v.applyOnTheLeft(r.householderQ());
+  return result;
+}
+
+template <Real T>
+[[nodiscard]] LoraAdapter<T> zero_lora(Index in, Index out, Index rank) {
+  require_rank(rank);
+  SplitMix64 unused(0);
+  LoraAdapter<T> adapter(in, out, {.rank = rank, .alpha = static_cast<double>(rank)}, unused);
+  adapter.a().value.setZero();
+  return adapter;
+}
+
+template <Real T>
+[[nodiscard]] LoraAdapter<T> require_finite_lora(LoraAdapter<T> adapter) {
+  if (!all_finite(adapter.a().value) || !all_finite(adapter.b().value)) {
+    throw NumericError("low rank: a number of the factors is beyond the scalar type");
+  }
+  return adapter;
+}
+
+/// The pieces' own factors side by side.
+template <Real T>
+[[nodiscard]] LowRankUpdate<T> exact_factors(Index in, Index out,
+                                             const std::vector<UpdatePiece>& pieces) {
+  Index rank = 0;
+  for (const UpdatePiece& piece : pieces) rank += piece.left.cols();
+  LoraAdapter<T> adapter = zero_lora<T>(in, out, std::max<Index>(1, rank));
+  Index first = 0;
+  for (const UpdatePiece& piece : pieces) {
+    const Index p = piece.left.cols();
+    for (Index i = 0; i < piece.left.rows(); ++i) {
+      adapter.b().value.block(piece.rows[i], first, 1, p) = piece.left.row(i).template cast<T>();
+    }
+    for (Index j = 0; j < piece.right.rows(); ++j) {
+      adapter.a().value.block(first, piece.cols[j], p, 1) =
+          piece.right.row(j).transpose().template cast<T>();
+    }
+    first += p;
+  }
+  return {require_finite_lora(std::move(adapter))};
+}
+
+/// The best of a rank, by the singular values of all pieces together (Eckart and Young).
+template <Real T>
+[[nodiscard]] LowRankUpdate<T> best_factors(Index in, Index out,
+                                            const std::vector<UpdatePiece>& pieces,
+                                            const LowRankSettings& settings) {
+  struct Component {
+    double value;
+    std::size_t piece;
+    Index column;
+  };
+  std::vector<ThinSvd> parts;
+  std::vector<Component> components;
+  for (const UpdatePiece& piece : pieces) {
+    parts.push_back(product_svd(piece.left, piece.right));
+    for (Index i = 0; i < parts.back().values.size(); ++i) {
+      if (parts.back().values[i] == 0.0) continue;
+      components.push_back({parts.back().values[i], parts.size() - 1, i});
+    }
+  }
+  std::stable_sort(components.begin(), components.end(),
+                   [](const Component& a, const Component& b) { return a.value > b.value; });
+
+  // rest[k]: what is left after k components, relative; added up from the smallest.
+  std::vector<double> rest(components.size() + 1, 0.0);
+  const double largest = components.empty() ? 1.0 : components.front().value;
+  for (std::size_t k = components.size(); k-- > 0;) {
+    const double value = components[k].value / largest;
+    rest[k] = rest[k + 1] + value * value;
+  }
+  const double whole = rest[0];
+  for (double& each : rest) each = whole > 0.0 ? std::sqrt(each / whole) : 0.0;
+  const double aim = settings.relative_error.value_or(0.0);
+  auto count = static_cast<std::size_t>(
+      std::ranges::find_if(rest, [aim](double error) { return error <= aim; }) - rest.begin());
+  if (settings.rank) count = std::min(count, static_cast<std::size_t>(*settings.rank));
+
+  LoraAdapter<T> adapter = zero_lora<T>(in, out, std::max<Index>(1, static_cast<Index>(count)));
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto& [value, p, column] = components[k];
+    const double root = std::sqrt(value);
+    const auto row = static_cast<Index>(k);
+    for (std::size_t i = 0; i < pieces[p].rows.size(); ++i) {
+      adapter.b().value(pieces[p].rows[i], row) = static_cast<T>(parts[p].u(i, column) * root);
+    }
+    for (std::size_t j = 0; j < pieces[p].cols.size(); ++j) {
+      adapter.a().value(row, pieces[p].cols[j]) = static_cast<T>(parts[p].v(j, column) * root);
+    }
+  }
+  return {require_finite_lora(std::move(adapter)), rest[count]};
+}
+
+template <Real T>
+[[nodiscard]] LowRankUpdate<T> low_rank(Index in, Index out, const std::vector<UpdatePiece>& pieces,
+                                        const LowRankSettings& settings) {
+  settings.validate();
+  for (const UpdatePiece& piece : pieces) {
+    if (!all_finite(piece.left) || !all_finite(piece.right)) {
+      throw NumericError("low rank: the update is not finite");
+    }
+  }
+  if (!settings.rank && !settings.relative_error) return exact_factors<T>(in, out, pieces);
+  return best_factors<T>(in, out, pieces, settings);
+}
+
+}  // namespace detail
+
+/// The adapter's update as s B A with s = 1. Without settings nothing is lost: rank blocks * side
+/// for MoRA, which for truncation and any sharing is side, and A holds C's entries. (With rotation
+/// that is as many numbers as W has; give a rank or an error.) Else the truncated SVD, B and A of
+/// equal norms, in the time of `spectrum`. Throws ArgumentError for settings out of range or a rank
+/// beyond max_rank, NumericError for an update that is not finite or factors beyond T, ShapeError
+/// for parameters that were given another shape.
+template <class A>
+requires requires(const A& adapter) { detail::update_pieces(adapter); }
+[[nodiscard]] LowRankUpdate<typename A::Scalar> low_rank(const A& adapter,
+                                                         const LowRankSettings& settings = {}) {
+  return detail::low_rank<typename A::Scalar>(adapter.in_features(), adapter.out_features(),
+                                              detail::update_pieces(adapter), settings);
+}
+
+/// Of a layer's update: as above, or for adapters without structure (full fine-tuning) from the
+/// dense update, O(out in min(out, in)).
+template <Adapter A>
+[[nodiscard]] LowRankUpdate<typename A::Scalar> low_rank(const AdaptedLinear<A>& layer,
+                                                         const LowRankSettings& settings = {}) {
+  if constexpr (requires { detail::update_pieces(layer.adapter()); }) {
+    return low_rank(layer.adapter(), settings);
+  } else {
+    const Index out = layer.out_features();
+    const Index in = layer.in_features();
+    detail::UpdatePiece piece;
+    for (Index i = 0; i < out; ++i) piece.rows.push_back(i);
+    for (Index j = 0; j < in; ++j) piece.cols.push_back(j);
+    piece.left = layer.update().template cast<double>();
+    piece.right = detail::MatrixXd::Identity(in, in);
+    if (out < in) {
+      piece.right = piece.left.transpose().eval();
+      piece.left = detail::MatrixXd::Identity(out, out);
+    }
+    return detail::low_rank<typename A::Scalar>(in, out, {std::move(piece)}, settings);
+  }
+}
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/SparseCore>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/lora.hpp"
+#include "mora/adapters/mora.hpp"
+
+/// \file
+/// The structure of an adapter's update, in double: parts of it that touch neither a row nor a
+/// column of each other, each a product of two factors. What analysis is exact and fast through.
+
+namespace mora::inline MORA_ABI::detail {
+
+using MatrixXd = Eigen::MatrixXd;
+
+/// The rows and columns of the update with these numbers are left * right^T.
+struct UpdatePiece {
+  std::vector<Index> rows;
+  std::vector<Index> cols;
+  MatrixXd left;   // [rows, p]
+  MatrixXd right;  // [cols, p]
+};
+
+/// C^T or D as a sparse matrix [features, blocks * side], read off by applying the operator to unit
+/// vectors: the operator's concept needs nothing more for it.
+template <class Apply>
+[[nodiscard]] Eigen::SparseMatrix<double> columns_of(Index features, Index width, Apply&& apply) {
+  std::vector<Eigen::Triplet<double>> entries;
+  std::vector<double> unit(static_cast<std::size_t>(width), 0.0);
+  std::vector<double> column(static_cast<std::size_t>(features), 0.0);
+  for (std::size_t p = 0; p < unit.size(); ++p) {
+    unit[p] = 1.0;
+    apply(std::span<const double>(unit), std::span<double>(column));
+    unit[p] = 0.0;
+    for (std::size_t i = 0; i < column.size(); ++i) {
+      if (column[i] == 0.0) continue;
+      entries.emplace_back(static_cast<int>(i), static_cast<int>(p), column[i]);
+      column[i] = 0.0;
+    }
+  }
+  Eigen::SparseMatrix<double> matrix(features, width);
+  matrix.setFromTriplets(entries.begin(), entries.end());
+  return matrix;
+}
+
+/// Sets of blocks that share inputs or outputs; blocks of different sets touch different rows and
+/// columns of the update, so that its singular values are those of the sets together.
+class BlockSets {
+ public:
+  BlockSets(Index blocks, Index side) : side_(side), parent_(static_cast<std::size_t>(blocks)) {
+    std::iota(parent_.begin(), parent_.end(), std::size_t{0});
+  }
+  /// Joins the blocks whose columns meet in a row.
+  void join_columns(const Eigen::SparseMatrix<double>& matrix) {
+    const Eigen::SparseMatrix<double, Eigen::RowMajor> by_row(matrix);
+    for (Index row = 0; row < by_row.outerSize(); ++row) {
+      Eigen::SparseMatrix<double, Eigen::RowMajor>::InnerIterator entry(by_row, row);
+      if (!entry) continue;
+      const std::size_t first = root(entry.col() / side_);
+      for (++entry; entry; ++entry) parent_[root(entry.col() / side_)] = first;
+    }
+  }
+  [[nodiscard]] std::vector<std::vector<Index>> sets() {
+    std::vector<std::vector<Index>> all(parent_.size());
+    for (std::size_t block = 0; block < parent_.size(); ++block) {
+      all[root(static_cast<Index>(block))].push_back(static_cast<Index>(block));
+    }
+    std::erase_if(all, [](const auto& set) { return set.empty(); });
+    return all;
+  }
+
+ private:
+  std::size_t root(Index block) {
+    auto b = static_cast<std::size_t>(block);
+    while (parent_[b] != b) b = parent_[b] = parent_[parent_[b]];
+    return b;
+  }
+  Index side_;
+  std::vector<std::size_t> parent_;
+};
+
+/// The columns of some blocks as a dense matrix, without the rows that they do not touch: `rows`
+/// receives the numbers of the others.
+[[nodiscard]] inline MatrixXd dense_columns(const Eigen::SparseMatrix<double>& matrix,
+                                            const std::vector<Index>& blocks, Index side,
+                                            std::vector<Index>& rows) {
+  std::vector<Index> place(static_cast<std::size_t>(matrix.rows()), -1);
+  const auto for_each_entry = [&](const auto& f) {
+    Index column = 0;
+    for (const Index block : blocks) {
+      for (Index i = 0; i < side; ++i, ++column) {
+        for (Eigen::SparseMatrix<double>::InnerIterator e(matrix, block * side + i); e; ++e) {
+          f(e.row(), column, e.value());
+        }
+      }
+    }
+  };
+  for_each_entry([&](Index row, Index, double) {
+    Index& there = place[static_cast<std::size_t>(row)];
+    if (there >= 0) return;
+    there = std::ssize(rows);
+    rows.push_back(row);
+  });
+  MatrixXd dense = MatrixXd::Zero(std::ssize(rows), std::ssize(blocks) * side);
+  for_each_entry([&](Index row, Index column, double value) {
+    dense(place[static_cast<std::size_t>(row)], column) = value;
+  });
+  return dense;
+}
+
+/// s B A: one piece.
+template <Real T>
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const LoraAdapter<T>& adapter) {
+  adapter.require_shapes();
+  UpdatePiece piece;
+  piece.rows.resize(static_cast<std::size_t>(adapter.out_features()));
+  piece.cols.resize(static_cast<std::size_t>(adapter.in_features()));
+  std::iota(piece.rows.begin(), piece.rows.end(), Index{0});
+  std::iota(piece.cols.begin(), piece.cols.end(), Index{0});
+  piece.left = adapter.settings().scale() * adapter.b().value.template cast<double>();
+  piece.right = adapter.a().value.transpose().template cast<double>();
+  return {std::move(piece)};
+}
+
+/// s D(M C): a piece for each set of blocks that touch each other, D's and M's part times C's. With
+/// rotation each whole block is such a set.
+template <Real T, class Op>
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const MoraAdapter<T, Op>& adapter) {
+  adapter.require_shapes();
+  const Index side = adapter.side();
+  const auto& c = adapter.compressor();
+  const auto& d = adapter.decompressor();
+  const auto inputs =
+      columns_of(c.in_features(), c.blocks() * side, [&](auto z, auto x) { c.add_adjoint(z, x); });
+  const auto outputs =
+      columns_of(d.out_features(), c.blocks() * side, [&](auto z, auto y) { d.add(z, y); });
+  BlockSets joined(c.blocks(), side);
+  joined.join_columns(inputs);
+  joined.join_columns(outputs);
+
+  const MatrixXd m = adapter.settings().scale * adapter.matrix().value.template cast<double>();
+  std::vector<UpdatePiece> pieces;
+  for (const std::vector<Index>& blocks : joined.sets()) {
+    UpdatePiece piece;
+    piece.left = dense_columns(outputs, blocks, side, piece.rows);
+    if (piece.left.size() == 0) continue;
+    for (Index start = 0; start < piece.left.cols(); start += side) {
+      piece.left.middleCols(start, side) = (piece.left.middleCols(start, side) * m).eval();
+    }
+    piece.right = dense_columns(inputs, blocks, side, piece.cols);
+    pieces.push_back(std::move(piece));
+  }
+  return pieces;
+}
+
+}  // namespace mora::inline MORA_ABI::detail

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "mora/io/atomic_file.hpp"
+#include "mora/io/crc32.hpp"
+#include "mora/io/in_quotes.hpp"
+#include "mora/io/mapped_file.hpp"
+
+/// \file
+/// Checkpoints of a run: folders ckpt-<step> in one folder, each of which appears as a whole. In it
+/// are whatever files a run needs, and a manifest with their sizes and checksums. A process that is
+/// killed at any moment leaves all earlier checkpoints, and at most a folder ckpt-<step>.tmp-...,
+/// which nothing reads.
+
+namespace mora::inline MORA_ABI {
+
+/// A checkpoint that is there.
+struct Checkpoint {
+  std::filesystem::path path;
+  Index step = 0;
+};
+
+namespace detail {
+
+inline constexpr std::string_view manifest_name = "MANIFEST";
+inline constexpr std::string_view manifest_format = "mora checkpoint, version 1";
+inline constexpr Index most_manifest_bytes = 1 << 20;
+
+[[nodiscard]] inline std::string checkpoint_name(Index step) { return concat("ckpt-", step); }
+
+/// The step in the name ckpt-<step>; nothing for other names, "ckpt-07" among them.
+[[nodiscard]] inline std::optional<Index> checkpoint_step(std::string_view name) {
+  constexpr std::string_view prefix = "ckpt-";
+  if (!name.starts_with(prefix)) return {};
+  Index step = 0;
+  const char* const end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + prefix.size(), end, step);
+  if (error != std::errc() || stop != end || step < 0) return {};
+  if (checkpoint_name(step) != name) return {};
+  return step;
+}
+
+/// The names of what is in a folder, sorted.
+[[nodiscard]] inline std::set<std::string> names_in(const std::filesystem::path& folder) {
+  std::set<std::string> names;
+  std::error_code error;
+  std::filesystem::directory_iterator at(folder, error);
+  for (; !error && at != std::filesystem::directory_iterator(); at.increment(error)) {
+    names.insert(at->path().filename().string());
+  }
+  if (error) throw FileError(folder, "cannot read this folder", error.value());
+  return names;
+}
+
+/// What the manifest of a checkpoint with these files says: a line for each.
+[[nodiscard]] inline std::string manifest_of(const std::filesystem::path& folder, Index step,
+                                             const std::set<std::string>& names) {
+  std::ostringstream text;
+  text << manifest_format << "\nstep " << step << '\n';
+  for (const std::string& name : names) {
+    const std::filesystem::path path = folder / name;
+    std::error_code error;
+    if (std::filesystem::is_regular_file(path, error) && std::filesystem::is_empty(path, error)) {
+      text << "00000000 0 " << name << '\n';
+      continue;
+    }
+    const MappedFile file(path);
+    std::string sum(8, '0');
+    std::array<char, 8> digits{};
+    const auto end = std::to_chars(digits.data(), digits.data() + 8, crc32(file.bytes()), 16).ptr;
+    std::copy(digits.data(), end, sum.end() - (end - digits.data()));
+    text << sum << ' ' << file.size() << ' ' << name << '\n';
+  }
+  return text.str();
+}
+
+/// Removes a folder of plain files: the manifest first, so that what is left by a kill is no
+/// checkpoint.
+inline void remove_checkpoint(const std::filesystem::path& folder) {
+  remove_file(folder / manifest_name);
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (error) throw FileError(folder, "cannot remove", error.value());
+}
+
+}  // namespace detail
+
+/// Throws FormatError, naming file or line and both values, unless the folder is a whole checkpoint
+/// of its step: another format, a file missing, added or changed in any bit. Reads all of it.
+inline void verify_checkpoint(const Checkpoint& checkpoint) {
+  const std::filesystem::path path = checkpoint.path / detail::manifest_name;
+  std::set<std::string> names = detail::names_in(checkpoint.path);
+  if (names.erase(std::string(detail::manifest_name)) == 0) {
+    throw FormatError(checkpoint.path, "expected a checkpoint, found no MANIFEST");
+  }
+  const MappedFile manifest(path, FileAccess::copied, detail::most_manifest_bytes);
+  std::string_view written = manifest.text();
+  if (const auto first = written.substr(0, written.find('\n')); first != detail::manifest_format) {
+    throw FormatError(path, detail::concat("expected ", detail::in_quotes(detail::manifest_format),
+                                           ", found ", detail::in_quotes(first)));
+  }
+  const std::string actual = detail::manifest_of(checkpoint.path, checkpoint.step, names);
+  std::string_view found = actual;
+  for (Index line = 1; written != found; ++line) {
+    const auto take = [](std::string_view& text) {
+      const std::string_view head = text.substr(0, text.find('\n'));
+      text.remove_prefix(std::min(text.size(), head.size() + 1));
+      return head;
+    };
+    const std::string_view expected_line = take(written);
+    const std::string_view found_line = take(found);
+    if (expected_line == found_line && !(written.empty() && found.empty())) continue;
+    throw FormatError(path, detail::concat("line ", line),
+                      detail::concat("expected ", detail::in_quotes(expected_line),
+                                     ", found in the folder ", detail::in_quotes(found_line)));
+  }
+}
+
+/// What is in the folder of a run.
+struct CheckpointList {
+  std::vector<Checkpoint> checkpoints;  ///< By their names, newest first; none of them was opened.
+  std::vector<std::filesystem::path> leftovers;  ///< Of processes that died: remove_leftovers.
+};
+
+/// By step as a number: ckpt-10 is newer than ckpt-9, whatever the clock says. A folder that is not
+/// there has none. Throws FileError where it cannot be read.
+[[nodiscard]] inline CheckpointList list_checkpoints(const std::filesystem::path& folder) {
+  CheckpointList list;
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::symlink_status(folder, error))) return list;
+  for (const std::string& name : detail::names_in(folder)) {
+    if (const auto step = detail::checkpoint_step(name)) {
+      list.checkpoints.push_back({folder / name, *step});
+    } else if (name.starts_with("ckpt-") && name.find(".tmp-") != std::string::npos) {
+      list.leftovers.push_back(folder / name);
+    }
+  }
+  std::ranges::sort(list.checkpoints, std::greater<>(), &Checkpoint::step);
+  return list;
+}
+
+/// The newest checkpoint that is whole, and why newer ones were passed over.
+struct FoundCheckpoint {
+  std::optional<Checkpoint> newest;
+  std::vector<std::string> passed_over;
+};
+
+/// Throws FileError where the folder cannot be read; what is wrong with a checkpoint is said in the
+/// result.
+[[nodiscard]] inline FoundCheckpoint find_checkpoint(const std::filesystem::path& folder) {
+  FoundCheckpoint found;
+  for (const Checkpoint& checkpoint : list_checkpoints(folder).checkpoints) {
+    try {
+      verify_checkpoint(checkpoint);
+      found.newest = checkpoint;
+      return found;
+    } catch (const Error& error) {
+      found.passed_over.emplace_back(error.what());
+    }
+  }
+  return found;
+}
+
+/// Removes all but the newest `keep` whole checkpoints, those that are not whole and older than
+/// these too; newer ones stay, to be looked at. Throws ArgumentError unless keep >= 1, FileError
+/// where the system refuses.
+inline void prune_checkpoints(const std::filesystem::path& folder, Index keep = 2) {
+  detail::require_at_least<Index>("keep", 1, keep);
+  for (const Checkpoint& checkpoint : list_checkpoints(folder).checkpoints) {
+    if (keep == 0) {
+      detail::remove_checkpoint(checkpoint.path);
+      continue;
+    }
+    try {
+      verify_checkpoint(checkpoint);
+      --keep;
+    } catch (const FormatError&) {
+      continue;
+    }
+  }
+}
+
+/// Removes what processes left that died while they wrote a checkpoint. Nobody may be writing one.
+/// Throws FileError where the system refuses.
+inline void remove_leftovers(const std::filesystem::path& folder) {
+  for (const std::filesystem::path& path : list_checkpoints(folder).leftovers) {
+    detail::remove_checkpoint(path);
+  }
+}
+
+/// Writes a checkpoint:
+///
+///     mora::CheckpointWriter writer("run", step);
+///     mora::SafetensorsWriter adapters(writer.path("adapters.safetensors"), ...);
+///     ...
+///     writer.commit();
+///     mora::prune_checkpoints("run");
+///
+/// Files are written into a folder beside the checkpoint's place; commit() brings all of them, the
+/// manifest and both folders to the disk, and renames. Without commit() all of it vanishes.
+class CheckpointWriter {
+ public:
+  /// Makes the folder of the run unless it is there. Throws ArgumentError for a step below 0,
+  /// StateError where a whole checkpoint of that step is there, FileError where the system refuses.
+  CheckpointWriter(const std::filesystem::path& folder, Index step)
+      : target_{folder / detail::checkpoint_name(step), step} {
+    detail::require_at_least<Index>("checkpoint, step", 0, step);
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) throw FileError(folder, "cannot make this folder", error.value());
+    if (std::filesystem::exists(std::filesystem::symlink_status(target_.path, error)) &&
+        is_whole(target_)) {
+      throw StateError(detail::concat(target_.path.string(), ": this checkpoint is there already"));
+    }
+    constexpr int most_names = 10'000;
+    for (int number = 0; number < most_names; ++number) {
+      temporary_ = target_.path;
+      temporary_ += detail::concat(".tmp-", ::getpid(), "-", number);
+      if (std::filesystem::create_directory(temporary_, error)) return;
+      if (error) throw FileError(temporary_, "cannot make this folder", error.value());
+    }
+    throw FileError(target_.path, detail::concat("all ", most_names, " names beside it are taken"));
+  }
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+  ~CheckpointWriter() {
+    if (committed_) return;
+    std::error_code error;
+    std::filesystem::remove_all(temporary_, error);
+  }
+
+  /// Where a file of the checkpoint is to be written. Throws ArgumentError for a name that is no
+  /// plain one.
+  [[nodiscard]] std::filesystem::path path(std::string_view name) const {
+    const std::filesystem::path file(name);
+    if (name.empty() || file.filename() != file || name.starts_with('.') ||
+        name.find('\n') != std::string_view::npos || name == detail::manifest_name) {
+      throw ArgumentError(detail::concat("checkpoint: expected the name of a file, found ",
+                                         detail::in_quotes(name)));
+    }
+    return temporary_ / file;
+  }
+
+  /// Puts the checkpoint in its place for good; one of its step that is not whole gives way. Throws
+  /// StateError when committed before, FileError where the system refuses: then nothing but the
+  /// latter has changed, unless the text says that it is in its place.
+  void commit() {
+    if (committed_) throw StateError(detail::concat(target_.path.string(), ": committed before"));
+    const std::set<std::string> names = detail::names_in(temporary_);
+    for (const std::string& name : names) sync_file(temporary_ / name);
+    const std::string text = detail::manifest_of(temporary_, target_.step, names);
+    AtomicFile manifest(temporary_ / detail::manifest_name);
+    manifest.write(std::as_bytes(std::span(text)));
+    manifest.commit();
+
+    std::error_code error;
+    const std::filesystem::path folder = std::filesystem::absolute(target_.path).parent_path();
+    if (std::filesystem::exists(std::filesystem::symlink_status(target_.path, error))) {
+      detail::remove_checkpoint(target_.path);
+    }
+    if (std::rename(temporary_.c_str(), target_.path.c_str()) != 0) {
+      throw FileError(target_.path, "cannot rename to it", errno);
+    }
+    committed_ = true;
+    if (!detail::sync_folder(folder)) {
+      throw FileError(target_.path, "is in its place, but its folder cannot be brought to the disk",
+                      errno);
+    }
+  }
+
+ private:
+  [[nodiscard]] static bool is_whole(const Checkpoint& checkpoint) {
+    try {
+      verify_checkpoint(checkpoint);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+
+  /// Whoever wrote it may not have done so.
+  static void sync_file(const std::filesystem::path& path) {
+    detail::Descriptor file(path.c_str(), O_RDONLY);
+    if (!file.is_open()) throw FileError(path, "cannot open", errno);
+    if (::fsync(file.number()) != 0) throw FileError(path, "cannot bring to the disk", errno);
+    if (!file.close()) throw FileError(path, "cannot close", errno);
+  }
+
+  Checkpoint target_;
+  std::filesystem::path temporary_;
+  bool committed_ = false;
+};
+
+}  // namespace mora::inline MORA_ABI

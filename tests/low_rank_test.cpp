@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mora/analysis/low_rank.hpp>
+#include <optional>
+
+#include "support/compare.hpp"
+#include "support/misuse.hpp"
+#include "support/operators.hpp"
+#include "support/random.hpp"
+
+/// \file
+/// Adapters as plain LoRA against their dense updates, whose best approximations are those of an
+/// SVD by another algorithm than the library's.
+
+namespace mora_tests {
+namespace {
+
+using mora::ArgumentError;
+using mora::LoraAdapter;
+using mora::low_rank;
+using mora::LowRankSettings;
+using mora::LowRankUpdate;
+using mora::Matrix;
+
+template <class A>
+[[nodiscard]] Matrix<double> update_of(const A& adapter) {
+  using T = typename A::Scalar;
+  Matrix<T> update = Matrix<T>::Zero(adapter.out_features(), adapter.in_features());
+  adapter.merge_rows(adapter.plan_merge(), 0, mora::detail::map_of(update));
+  return update.template cast<double>();
+}
+
+/// ||update - best of that rank||_F / ||update||_F.
+[[nodiscard]] double least_error(const Matrix<double>& update, Index rank) {
+  const Eigen::VectorXd values = Eigen::JacobiSVD<Eigen::MatrixXd>(update).singularValues();
+  const Index kept = std::min<Index>(rank, values.size());
+  return values.norm() > 0.0 ? values.tail(values.size() - kept).norm() / values.norm() : 0.0;
+}
+
+void expect_best(const Matrix<double>& update, const LowRankUpdate<double>& found) {
+  const double error = (update_of(found.adapter) - update).norm() / update.norm();
+  const double best = least_error(update, found.adapter.settings().rank);
+  EXPECT_TRUE(near<double>(error, best, 1.0));
+  EXPECT_TRUE(near<double>(found.relative_error, best, 1.0));
+}
+
+template <class Adapter>
+void expect_all_forms(Adapter adapter, Index exact_rank, Random& random) {
+  adapter.visit_parameters(
+      [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, random.generator()); });
+  const Matrix<double> update = update_of(adapter);
+  const auto exact = low_rank(adapter);
+  EXPECT_EQ(exact.relative_error, 0.0);
+  EXPECT_EQ(exact.adapter.settings().scale(), 1.0);
+  EXPECT_LE(exact.adapter.settings().rank, exact_rank);
+  EXPECT_TRUE(near(update_of(exact.adapter), update));
+  for (const Index rank : {1, 3}) expect_best(update, low_rank(adapter, {.rank = rank}));
+
+  const auto bounded = low_rank(adapter, {.relative_error = 0.3});
+  EXPECT_LE(bounded.relative_error, 0.3);
+  expect_best(update, bounded);
+  const Index rank = bounded.adapter.settings().rank;
+  EXPECT_TRUE(rank == 1 || least_error(update, rank - 1) > 0.3);
+  // A rank that is too small for the error has the last word.
+  EXPECT_EQ(low_rank(adapter, {.rank = 1, .relative_error = 0.0}).adapter.settings().rank, 1);
+}
+
+TEST(LowRank, OfMoraIsItsUpdateOrTheBestOfARank) {
+  for_each_operator([](const char* name, const auto& op) {
+    SCOPED_TRACE(name);
+    for (const Shape& shape : awkward_shapes) {
+      SCOPED_TRACE(shape);
+      if (!side_for(op, shape)) continue;
+      Random random(1);
+      mora::MoraSettings<std::decay_t<decltype(op)>> settings;
+      settings.rank = shape.rank;
+      settings.rounding = shape.rounding;
+      settings.scale = -0.75;
+      mora::MoraAdapter<double, std::decay_t<decltype(op)>> adapter(shape.in, shape.out, settings);
+      const Index width = adapter.compressor().blocks() * adapter.side();
+      expect_all_forms(std::move(adapter), width, random);
+    }
+  });
+}
+
+TEST(LowRank, OfLoraIsItsUpdateOrTheBestOfARank) {
+  for (const Shape& shape : awkward_shapes) {
+    SCOPED_TRACE(shape);
+    Random random(1);
+    expect_all_forms(LoraAdapter<double>(shape.in, shape.out, {.rank = shape.rank, .alpha = -3.0},
+                                         random.generator()),
+                     shape.rank, random);
+  }
+}
+
+TEST(LowRank, OfFullFineTuningIsTheBestOfARank) {
+  Random random(1);
+  for (const auto& [out, in] : {std::pair<Index, Index>{13, 29}, {29, 13}}) {
+    const auto weight = random.matrix<double>(out, in);
+    mora::FullLinear<double> layer(weight);
+    layer.adapter().weight().value = random.matrix<double>(out, in);
+    const Matrix<double> update = layer.update();
+    expect_best(update, low_rank(layer, {.rank = 4}));
+    EXPECT_TRUE(near(update_of(low_rank(layer).adapter), update));
+  }
+}
+
+TEST(LowRank, OfAZeroUpdateIsZero) {
+  const mora::MoraAdapter<float> adapter(31, 25, {.rank = 2});
+  for (const LowRankSettings& settings :
+       {LowRankSettings{}, LowRankSettings{.rank = 3}, LowRankSettings{.relative_error = 0.0}}) {
+    const auto found = low_rank(adapter, settings);
+    EXPECT_EQ(found.relative_error, 0.0);
+    EXPECT_TRUE((update_of(found.adapter).array() == 0.0).all());
+  }
+}
+
+TEST(LowRank, RefusesWhatItCannotDo) {
+  mora::MoraAdapter<float> adapter(31, 25, {.rank = 2});
+  const auto refused = [&](const LowRankSettings& settings, std::string_view what) {
+    EXPECT_TRUE(throws<ArgumentError>({what, "found"}, [&] { (void)low_rank(adapter, settings); }));
+  };
+  refused({.rank = 0}, "rank");
+  refused({.relative_error = -0.1}, "relative_error");
+  refused({.relative_error = 1.0}, "relative_error");
+  refused({.relative_error = std::nan("")}, "relative_error");
+  adapter.matrix().value(0, 0) = std::numeric_limits<float>::infinity();
+  for (const LowRankSettings& settings : {LowRankSettings{}, LowRankSettings{.rank = 3}}) {
+    EXPECT_TRUE(
+        throws<mora::NumericError>({"low rank"}, [&] { (void)low_rank(adapter, settings); }));
+  }
+}
+
+}  // namespace
+}  // namespace mora_tests
