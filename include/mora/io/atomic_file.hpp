@@ -176,6 +176,14 @@ class AtomicFile {
   std::optional<detail::Descriptor> file_;  // until it is renamed or removed
 };
 
+/// Makes a folder, and those it is in, unless it is there. Throws FileError where the system
+/// refuses.
+inline void make_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw FileError(path, "cannot make this folder", error.value());
+}
+
 /// Removes a file for good, if there is one. Throws FileError where the system refuses.
 inline void remove_file(const std::filesystem::path& path) {
   std::error_code error;

@@ -74,6 +74,13 @@ class StoredTensor {
     require_shape(std::span(expected.begin(), expected.size()));
   }
 
+  /// Throws FormatError unless the numbers can be converted (is_float).
+  void require_float() const {
+    if (is_float(dtype())) return;
+    fail(detail::concat("expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2, found ",
+                        name_of(dtype())));
+  }
+
   /// All numbers: in place where the file has T at an aligned address, which costs nothing, else
   /// converted into memory of their own. Numbers beyond T's become infinite; f64 to float rounds,
   /// everything else is exact. Throws FormatError for a dtype that is not converted (is_float).
@@ -101,11 +108,6 @@ class StoredTensor {
   }
 
  private:
-  void require_float() const {
-    if (is_float(dtype())) return;
-    fail(detail::concat("expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2, found ",
-                        name_of(dtype())));
-  }
   [[noreturn]] void fail(std::string_view fault) const {
     throw FormatError(file(), detail::concat("tensor ", detail::in_quotes(name())), fault);
   }
