@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
 #include <utility>
 
 #include "mora/operators/rotation.hpp"
 #include "mora/operators/sharing.hpp"
 
 namespace mora::inline MORA_ABI {
+
+/// The numbers that the paper's code has for operators.
+inline constexpr std::array mora_types = {1, 2, 3, 4, 6};
 
 /// Calls `f(operator)` with the operator that the paper's code calls `mora_type` in
 /// adapter_config.json: the one place where that integer means something. The results of f have

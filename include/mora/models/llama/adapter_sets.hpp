@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/adapters/named_adapter.hpp"
 #include "mora/models/llama/parts.hpp"
 #include "mora/models/targets.hpp"
 
@@ -49,32 +50,39 @@ class LlamaAdapterSets {
   template <class Settings, class G>
   void attach(const LlamaParts<T>& model, const std::string& name, const Settings& settings,
               const Targets& targets, G& generator, double dropout) {
-    if (name.empty()) throw ArgumentError("attach: the name is empty");
-    if (model.config.tie_word_embeddings && targets.matches("lm_head", false, -1)) {
-      throw ArgumentError(
-          "attach: lm_head is the embedding (tie_word_embeddings) and has no adapter of its own; "
-          "FullSettings on model.embed_tokens train both");
-    }
-    if (!(dropout >= 0.0 && dropout < 1.0)) {
-      throw ArgumentError(concat("dropout: expected 0 <= dropout < 1, found ", dropout));
-    }
-    const auto old = sets_.find(name);
-    Set set = old != sets_.end() ? old->second : empty_set(name, model.tensors.size());
+    if (targets.matches("lm_head", false, -1)) require_untied(model.config);
+    require_dropout(dropout);
+    Set set = copy_or_new(name, model.tensors.size());
     bool any = false;
     for (std::size_t place = 0; place < model.tensors.size(); ++place) {
       const LlamaTensor& tensor = model.tensors[place];
       if (!targets.matches(tensor.module(), tensor.linear, tensor.layer)) continue;
-      if (set.trains(place)) {
-        throw ArgumentError(
-            concat("attach: '", name, "' has an adapter on ", tensor.module(), " already"));
-      }
+      require_free(set, place, tensor);
       add_adapter(set, place, tensor, model.weights[place], settings, generator, dropout);
       any = true;
     }
     if (!any) throw ArgumentError(nothing_matches(model.tensors));
-    std::string active = name;  // after this nothing can fail half-way
-    sets_.insert_or_assign(name, std::move(set));
-    active_ = std::move(active);
+    switch_on(std::move(set));
+  }
+  /// The same with adapters that exist already.
+  void attach(const LlamaParts<T>& model, const std::string& name,
+              std::vector<NamedAdapter<T>> adapters) {
+    if (adapters.empty()) throw ArgumentError("attach: expected adapters, found none");
+    Set set = copy_or_new(name, model.tensors.size());
+    for (NamedAdapter<T>& each : adapters) {
+      if (each.module == "lm_head") require_untied(model.config);
+      const std::size_t place = model.tensors.place_of(each.module);
+      const LlamaTensor& tensor = model.tensors[place];
+      require_free(set, place, tensor);
+      require_dropout(each.dropout);
+      if (tensor.linear) {
+        put_adapter(set, place, tensor, std::move(each.adapter), each.dropout);
+      } else {
+        put_trained(set, place, tensor, each);
+      }
+    }
+    require_shapes(model.tensors, set);
+    switch_on(std::move(set));
   }
   void detach(const std::string& name) {
     (void)at(name);
@@ -108,12 +116,37 @@ class LlamaAdapterSets {
   }
 
  private:
-  [[nodiscard]] static Set empty_set(const std::string& name, std::size_t tensors) {
+  static void require_untied(const LlamaConfig& config) {
+    if (!config.tie_word_embeddings) return;
+    throw ArgumentError(
+        "attach: lm_head is the embedding (tie_word_embeddings) and has no adapter of its own; "
+        "FullSettings on model.embed_tokens train both");
+  }
+  static void require_dropout(double dropout) {
+    if (!(dropout >= 0.0 && dropout < 1.0)) {
+      throw ArgumentError(concat("dropout: expected 0 <= dropout < 1, found ", dropout));
+    }
+  }
+  static void require_free(const Set& set, std::size_t place, const LlamaTensor& tensor) {
+    if (!set.trains(place)) return;
+    throw ArgumentError(
+        concat("attach: '", set.name, "' has an adapter on ", tensor.module(), " already"));
+  }
+
+  [[nodiscard]] Set copy_or_new(const std::string& name, std::size_t tensors) const {
+    if (name.empty()) throw ArgumentError("attach: the name is empty");
+    if (const auto old = sets_.find(name); old != sets_.end()) return old->second;
     Set set;
     set.name = name;
     set.linear.resize(tensors);
     set.trained.resize(tensors);
     return set;
+  }
+  void switch_on(Set set) {
+    std::string active = set.name;  // after these nothing can fail half-way
+    std::string name = set.name;
+    sets_.insert_or_assign(std::move(name), std::move(set));
+    active_ = std::move(active);
   }
 
   template <class Settings, class G>
@@ -129,8 +162,7 @@ class LlamaAdapterSets {
         trained.parameter.value = weight.weight();
         return;
       }
-      throw ArgumentError(
-          concat("attach: ", tensor.module(), " is no linear layer; only FullSettings fit"));
+      throw only_full(tensor);
     }
     const auto make = [&] {
       if constexpr (std::constructible_from<Adapter, const FrozenLinear<T>&, const Settings&, G&>) {
@@ -139,12 +171,30 @@ class LlamaAdapterSets {
         return Adapter(weight, settings);
       }
     };
-    AdaptedModule<T> module{AnyAdapter<T>(make()), dropout, {}};
+    put_adapter(set, place, tensor, AnyAdapter<T>(make()), dropout);
+  }
+  static void put_adapter(Set& set, std::size_t place, const LlamaTensor& tensor,
+                          AnyAdapter<T> adapter, double dropout) {
+    AdaptedModule<T> module{std::move(adapter), dropout, {}};
     if (dropout > 0.0 && !module.adapter.additive()) throw no_dropout(tensor);
     for (const auto& parameter : module.adapter.parameters()) {
       module.names.push_back(concat(tensor.module(), ".", parameter.name));
     }
     set.linear[place] = std::move(module);
+  }
+  static void put_trained(Set& set, std::size_t place, const LlamaTensor& tensor,
+                          const NamedAdapter<T>& each) {
+    const auto* const full = each.adapter.template get_if<FullAdapter<T>>();
+    if (!full) throw only_full(tensor);
+    if (each.dropout > 0.0) throw no_dropout(tensor);
+    TrainedTensor<T>& trained = set.trained[place].emplace();
+    trained.name = tensor.name;
+    trained.parameter.value = full->weight().value;
+  }
+
+  [[nodiscard]] static ArgumentError only_full(const LlamaTensor& tensor) {
+    return ArgumentError(
+        concat("attach: ", tensor.module(), " is no linear layer; only FullSettings fit"));
   }
 
   [[nodiscard]] static ArgumentError no_dropout(const LlamaTensor& tensor) {

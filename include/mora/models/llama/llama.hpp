@@ -80,6 +80,14 @@ class Llama {
     attach(name, settings, targets, unused);
   }
 
+  /// The same with adapters that exist already, from a file say; all of them or none. Throws
+  /// ArgumentError and ShapeError naming the module for what does not fit.
+  void attach(const std::string& name, std::vector<NamedAdapter<T>> adapters) {
+    require_unmerged("attach");
+    sets_.attach(bare_parts(), name, std::move(adapters));
+    training_.forget_adapters();
+  }
+
   /// Removes the adapters of that name. Throws ArgumentError when there are none, StateError while
   /// merged.
   void detach(const std::string& name) {
@@ -107,8 +115,27 @@ class Llama {
   [[nodiscard]] const AnyAdapter<T>* adapter(const std::string& name,
                                              std::string_view module) const {
     const Set& set = sets_.at(name);
-    const std::size_t place = place_of(module);
+    const std::size_t place = tensors_.place_of(module);
     return set.linear[place] ? &set.linear[place]->adapter : nullptr;
+  }
+
+  /// All that is attached under a name, in the order of tensors().
+  [[nodiscard]] std::vector<AttachedModule<T>> attached(const std::string& name) const {
+    const Set& set = sets_.at(name);
+    std::vector<AttachedModule<T>> all;
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      AttachedModule<T> each{.module = tensors_[place].module(), .vector = tensors_[place].vector};
+      if (const auto& module = set.linear[place]) {
+        each.adapter = &module->adapter;
+        each.dropout = module->dropout;
+      } else if (const auto& trained = set.trained[place]) {
+        each.trained = &trained->parameter.value;
+      } else {
+        continue;
+      }
+      all.push_back(each);
+    }
+    return all;
   }
 
   /// The parameters of what is switched on, by names such as "model.layers.0.mlp.up_proj.M" or
@@ -285,12 +312,6 @@ class Llama {
     return Matrix<T>(value);
   }
 
-  [[nodiscard]] std::size_t place_of(std::string_view module) const {
-    for (std::size_t place = 0; place < tensors_.size(); ++place) {
-      if (tensors_[place].module() == module) return place;
-    }
-    throw ArgumentError(detail::concat("no module has the name '", module, "'"));
-  }
   void require_unmerged(const char* call) const {
     if (merged()) throw StateError(detail::concat(call, ": the model is merged; unmerge it first"));
   }

@@ -83,6 +83,14 @@ class LlamaTensors {
   [[nodiscard]] const LlamaTensor& operator[](std::size_t i) const { return all_[i]; }
   [[nodiscard]] std::size_t size() const { return all_.size(); }
 
+  /// Where the tensor of this module is. Throws ArgumentError where there is no such module.
+  [[nodiscard]] std::size_t place_of(std::string_view module) const {
+    for (std::size_t place = 0; place < size(); ++place) {
+      if (all_[place].module() == module) return place;
+    }
+    throw ArgumentError(detail::concat("no module has the name '", module, "'"));
+  }
+
   /// Places in the table.
   [[nodiscard]] static constexpr std::size_t embedding() { return 0; }
   [[nodiscard]] static constexpr std::size_t at(Index layer, LlamaSlot slot) {

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/io/peft/config.hpp"
+#include "mora/io/peft/tensor_names.hpp"
+#include "mora/io/safetensors.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+template <class... Parts>
+[[noreturn]] void fail_tensor(const StoredTensor& tensor, const Parts&... parts) {
+  throw FormatError(tensor.file(), concat("tensor ", in_quotes(tensor.name())), concat(parts...));
+}
+
+/// The tensors of one module.
+class PeftModule {
+ public:
+  [[nodiscard]] const std::optional<StoredTensor>& operator[](PeftRole role) const {
+    return tensors_[static_cast<std::size_t>(role)];
+  }
+  void put(PeftRole role, const StoredTensor& tensor) {
+    auto& place = tensors_[static_cast<std::size_t>(role)];
+    if (place) fail_tensor(tensor, "is ", in_quotes(place->name()), " a second time");
+    place.emplace(tensor);
+  }
+  /// The module itself is stored, not an adapter for it.
+  [[nodiscard]] bool saved() const { return (*this)[PeftRole::weight] || (*this)[PeftRole::bias]; }
+  /// Any of them, for messages.
+  [[nodiscard]] const StoredTensor& any() const {
+    return **std::find_if(tensors_.begin(), tensors_.end(), [](const auto& t) { return t; });
+  }
+
+ private:
+  std::array<std::optional<StoredTensor>, peft_roles> tensors_;
+};
+
+using PeftModules = std::map<std::string, PeftModule, std::less<>>;
+
+[[nodiscard]] inline Index rows_of(const StoredTensor& matrix) { return matrix.shape()[0]; }
+[[nodiscard]] inline Index cols_of(const StoredTensor& matrix) { return matrix.shape()[1]; }
+
+/// How the tensors of one folder have to be.
+class PeftTensorRules {
+ public:
+  /// `config` lives as long. `transposed`: see PeftFolderSettings.
+  PeftTensorRules(const PeftConfig& config, bool transposed)
+      : config_(config), transposed_(transposed) {}
+
+  /// All tensors by module, checked as far as that is possible without the model. Throws
+  /// FormatError naming the tensor.
+  [[nodiscard]] PeftModules sort(const SafetensorsFile& file) const {
+    PeftModules modules;
+    for (const StoredTensor& tensor : file.tensors()) {
+      if (const auto stranger = peft_stranger(tensor.name()); !stranger.empty()) {
+        fail_tensor(tensor, "is a part of ", stranger, ", which is not supported");
+      }
+      const auto name = parse_peft_name(tensor.name());
+      if (!name) {
+        fail_tensor(tensor, "is no part of an adapter; expected names such as ",
+                    in_quotes(peft_name("<module>", PeftRole::a)));
+      }
+      tensor.require_float();
+      const auto& shape = tensor.shape();
+      if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
+        fail_tensor(tensor, "expected numbers, found shape ", shape_text(shape));
+      }
+      modules[name->module].put(name->role, tensor);
+    }
+    bool any = false;
+    for (const auto& [name, module] : modules) {
+      check(name, module);
+      any = any || !module.saved();
+    }
+    if (!any) {
+      throw FormatError(file.path(), concat("expected an adapter, found none in ", file.size(),
+                                            " tensors; expected names such as ",
+                                            in_quotes(peft_name("<module>", PeftRole::a))));
+    }
+    return modules;
+  }
+
+ private:
+  /// Which tensors an adapter consists of.
+  [[nodiscard]] std::vector<PeftRole> wanted() const {
+    if (config_.dialect == PeftDialect::mora) return {PeftRole::m};
+    if (transposed_) return {PeftRole::a};
+    return {PeftRole::a, PeftRole::b};
+  }
+
+  void check(const std::string& name, const PeftModule& module) const {
+    if (module.saved()) return check_saved(name, module);
+    const std::vector<PeftRole> roles = wanted();
+    for (const PeftRole role : {PeftRole::a, PeftRole::b, PeftRole::m}) {
+      const bool expected = std::find(roles.begin(), roles.end(), role) != roles.end();
+      const auto& tensor = module[role];
+      if (expected && !tensor) {
+        fail_tensor(module.any(), "expected ", in_quotes(peft_name(name, role)),
+                    " beside it, found none");
+      }
+      if (!expected && tensor) fail_tensor(*tensor, "is no part of an adapter of ", dialect());
+      if (tensor && tensor->shape().size() != 2) {
+        fail_tensor(*tensor, "expected a matrix, found shape ", shape_text(tensor->shape()));
+      }
+    }
+    if (!config_.targets(name)) {
+      fail_tensor(module.any(), "its module ", in_quotes(name),
+                  " is none of those that target_modules names");
+    }
+    if (config_.dialect == PeftDialect::lora) {
+      check_lora(name, *module[PeftRole::a], *module[PeftRole::b]);
+    } else {
+      check_mora(module);
+    }
+  }
+
+  void check_lora(const std::string& name, const StoredTensor& a, const StoredTensor& b) const {
+    const Index rank = config_.rank_of(name);
+    if (rows_of(a) != rank) {
+      fail_tensor(a, "expected ", rank, " rows, which is the rank in adapter_config.json, found ",
+                  rows_of(a));
+    }
+    if (cols_of(b) != rank) {
+      fail_tensor(b, "expected ", rank,
+                  " columns, which is the rank in adapter_config.json, found ", cols_of(b));
+    }
+  }
+
+  void check_mora(const PeftModule& module) const {
+    for (const PeftRole role : wanted()) {
+      const StoredTensor& matrix = *module[role];
+      if (rows_of(matrix) != cols_of(matrix)) {
+        fail_tensor(matrix, "expected MoRA's square matrix, found shape ",
+                    shape_text(matrix.shape()));
+      }
+    }
+    if (config_.dialect != PeftDialect::paper || transposed_) return;
+    const StoredTensor& a = *module[PeftRole::a];
+    const StoredTensor& b = *module[PeftRole::b];
+    b.require_shape(a.shape());
+    if (a.dtype() != b.dtype() || !std::ranges::equal(a.bytes(), b.bytes())) {
+      fail_tensor(b, "expected the numbers of ", in_quotes(a.name()),
+                  ", as both are MoRA's one matrix, found others");
+    }
+  }
+
+  void check_saved(const std::string& name, const PeftModule& module) const {
+    const StoredTensor& any = module.any();
+    for (const PeftRole role : {PeftRole::a, PeftRole::b, PeftRole::m}) {
+      if (module[role]) fail_tensor(*module[role], "is beside a whole copy of its module");
+    }
+    if (!config_.saves(name)) {
+      fail_tensor(any, "is no part of an adapter, and its module ", in_quotes(name),
+                  " is none of modules_to_save");
+    }
+    const auto& weight = module[PeftRole::weight];
+    if (!weight) {
+      fail_tensor(any, "expected ", in_quotes(peft_name(name, PeftRole::weight)),
+                  " beside it, found none");
+    }
+    if (weight->shape().size() != 1 && weight->shape().size() != 2) {
+      fail_tensor(*weight, "expected a matrix or a vector, found shape ",
+                  shape_text(weight->shape()));
+    }
+  }
+
+  [[nodiscard]] std::string_view dialect() const {
+    if (config_.dialect == PeftDialect::lora) return "LoRA";
+    return transposed_ ? "MoRA with one transposed matrix" : "MoRA in the folder's dialect";
+  }
+
+  const PeftConfig& config_;
+  bool transposed_;
+};
+
+}  // namespace mora::inline MORA_ABI::detail

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mora/adapters/lora.hpp"
+#include "mora/adapters/side.hpp"
+#include "mora/io/peft/mora_operators.hpp"
+
+namespace mora::inline MORA_ABI {
+
+/// Whose format of adapter_config.json and tensors a folder is in.
+enum class PeftDialect {
+  lora,   ///< PEFT's of LoRA.
+  paper,  ///< Of the MoRA paper's fork of PEFT: its five operators, no scale.
+  mora,   ///< This library's of MoRA, which other readers refuse.
+};
+
+/// A setting of some modules: those whose name is the key, or ends in it after a dot.
+template <class Value>
+struct PeftPattern {
+  std::string key;
+  Value value = {};
+};
+
+namespace detail {
+
+/// Whether PEFT's rule for lists and patterns names a module.
+[[nodiscard]] inline bool names_module(std::string_view key, std::string_view module) {
+  return module == key || (module.size() > key.size() && module.ends_with(key) &&
+                           module[module.size() - key.size() - 1] == '.');
+}
+
+/// Whether `test` holds for a module or one of those that it is in.
+template <class Test>
+[[nodiscard]] bool any_around(std::string_view module, const Test& test) {
+  while (!test(module)) {
+    const std::size_t dot = module.rfind('.');
+    if (dot == module.npos) return false;
+    module = module.substr(0, dot);
+  }
+  return true;
+}
+
+/// Of the first pattern that names the module.
+template <class Value>
+[[nodiscard]] Value value_of(const std::vector<PeftPattern<Value>>& patterns,
+                             std::string_view module, Value otherwise) {
+  const auto at = std::find_if(patterns.begin(), patterns.end(),
+                               [&](const auto& each) { return names_module(each.key, module); });
+  return at == patterns.end() ? otherwise : at->value;
+}
+
+/// The number that `text` begins with, if a dot follows it.
+[[nodiscard]] inline std::optional<Index> number_before_dot(std::string_view text) {
+  Index number = 0;
+  const char* const end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, number);
+  if (result.ec != std::errc() || result.ptr == end || *result.ptr != '.' || text.front() == '-') {
+    return {};
+  }
+  return number;
+}
+
+/// The number of a module's layer by PEFT's rules: the first after one of `patterns`, or without
+/// any the first that is neither the first nor the second part of the name.
+[[nodiscard]] inline std::optional<Index> layer_of(std::string_view module,
+                                                   const std::vector<std::string>& patterns) {
+  const auto first = [&](const auto& number_at) -> std::optional<Index> {
+    for (std::size_t part = 0, begin = 0; begin < module.size(); ++part) {
+      if (const auto number = number_at(part, module.substr(begin))) return number;
+      const std::size_t dot = module.find('.', begin);
+      if (dot == module.npos) break;
+      begin = dot + 1;
+    }
+    return {};
+  };
+  if (patterns.empty()) {
+    return first([](std::size_t part, std::string_view rest) {
+      return part < 2 ? std::optional<Index>() : number_before_dot(rest);
+    });
+  }
+  for (const std::string& pattern : patterns) {
+    const auto found = first([&](std::size_t, std::string_view rest) -> std::optional<Index> {
+      if (!rest.starts_with(pattern + '.')) return {};
+      return number_before_dot(rest.substr(pattern.size() + 1));
+    });
+    if (found) return found;
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// What adapter_config.json says, whatever the dialect. Defaults are PEFT's.
+struct PeftConfig {
+  PeftDialect dialect = PeftDialect::lora;
+  Index rank = 8;
+  std::vector<PeftPattern<Index>> rank_pattern = {};  ///< The first that names a module counts.
+  double dropout = 0.0;
+
+  /// \name LoRA's alone.
+  /// @{
+  double alpha = 8.0;
+  std::vector<PeftPattern<double>> alpha_pattern = {};
+  LoraScaling scaling = LoraScaling::standard;
+  /// @}
+  /// \name MoRA's alone; the paper's dialect has the reference's rounding and scale 1.
+  /// @{
+  PeftOperator op = Sharing{};
+  SideRounding rounding = SideRounding::reference;
+  double scale = 1.0;
+  std::vector<PeftPattern<double>> scale_pattern = {};
+  /// @}
+  /// \name Modules.
+  /// @{
+  std::vector<std::string> target_modules = {};
+  /// A regular expression says which modules are adapted, or "all-linear"; it is not evaluated.
+  bool targets_by_expression = false;
+  std::vector<std::string> exclude_modules = {};
+  std::vector<Index> layers_to_transform = {};  ///< Empty: all.
+  std::vector<std::string> layers_pattern = {};
+  std::vector<std::string> modules_to_save = {};
+  bool ensure_weight_tying = false;
+  /// @}
+  std::string base_model = {};             ///< base_model_name_or_path.
+  std::string task_type = {};              ///< "CAUSAL_LM", or nothing.
+  std::vector<std::string> warnings = {};  ///< What is left out and changes no result.
+
+  [[nodiscard]] Index rank_of(std::string_view module) const {
+    return detail::value_of(rank_pattern, module, rank);
+  }
+  [[nodiscard]] double alpha_of(std::string_view module) const {
+    return detail::value_of(alpha_pattern, module, alpha);
+  }
+  [[nodiscard]] double scale_of(std::string_view module) const {
+    return detail::value_of(scale_pattern, module, scale);
+  }
+
+  /// Whether PEFT would put an adapter on a module of this name, as far as names say: by an
+  /// expression, all.
+  [[nodiscard]] bool targets(std::string_view module) const {
+    const auto names = [module](const std::string& key) {
+      return detail::names_module(key, module);
+    };
+    if (std::any_of(exclude_modules.begin(), exclude_modules.end(), names)) return false;
+    const bool saved = detail::any_around(module, [&](std::string_view part) {
+      return std::any_of(modules_to_save.begin(), modules_to_save.end(),
+                         [part](const auto& key) { return detail::names_module(key, part); });
+    });
+    if (saved) return false;
+    if (targets_by_expression) return true;
+    // What is named in full need not be in a layer.
+    if (std::find(target_modules.begin(), target_modules.end(), module) != target_modules.end()) {
+      return true;
+    }
+    if (std::none_of(target_modules.begin(), target_modules.end(), names)) return false;
+    if (layers_to_transform.empty()) return true;
+    const auto layer = detail::layer_of(module, layers_pattern);
+    return layer && std::find(layers_to_transform.begin(), layers_to_transform.end(), *layer) !=
+                        layers_to_transform.end();
+  }
+
+  /// Whether the folder has a whole copy of this module, or of one that it is in. By names' ends
+  /// alone, as PEFT does here.
+  [[nodiscard]] bool saves(std::string_view module) const {
+    return detail::any_around(module, [&](std::string_view part) {
+      return std::any_of(modules_to_save.begin(), modules_to_save.end(),
+                         [part](const auto& key) { return part.ends_with(key); });
+    });
+  }
+};
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/io/json_object.hpp"
+#include "mora/io/peft/config.hpp"
+
+namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+/// A key of adapter_config.json, and what it asks for unless it is off.
+struct PeftKey {
+  std::string_view key;
+  std::string_view what;
+};
+
+/// What changes results and is not there.
+inline constexpr std::array peft_refused = {
+    PeftKey{"use_dora", "DoRA"},
+    PeftKey{"use_qalora", "QA-LoRA"},
+    PeftKey{"kasa_config", "KaSA"},
+    PeftKey{"monteclora_config", "MonteCLoRA"},
+    PeftKey{"use_bdlora", "block-diagonal LoRA"},
+    PeftKey{"arrow_config", "routing by Arrow"},
+    PeftKey{"alora_invocation_tokens", "activated LoRA"},
+    PeftKey{"lora_bias", "a bias of B"},
+    PeftKey{"trainable_token_indices", "training of single tokens"},
+    PeftKey{"target_parameters", "an adapter on a parameter that is no layer"},
+    PeftKey{"layer_replication", "replication of layers"},
+    PeftKey{"megatron_config", "Megatron"},
+    PeftKey{"enable_lora", "LoRA on parts of a layer"},
+};
+
+/// What changes no result here, and yet is worth a word unless it is off.
+inline constexpr std::array peft_left_out = {
+    PeftKey{"fan_in_fan_out", "frozen weights are [out, in] here in any case"},
+    PeftKey{"velora_config", "gradients are exact here"},
+};
+
+/// What says nothing about results.
+inline constexpr std::array<std::string_view, 15> peft_ignored = {
+    "auto_mapping",   "corda_config",  "eva_config",     "inference_mode",    "loftq_config",
+    "lora_ga_config", "megatron_core", "merge_weights",  "qalora_group_size", "revision",
+    "runtime_config", "peft_version",  "layers_pattern", "init_lora_weights", "task_type"};
+
+/// Ways to begin that leave the frozen weight as it is; the others store an adapter for a changed
+/// one.
+inline constexpr std::array<std::string_view, 4> peft_plain_starts = {"gaussian", "eva",
+                                                                      "orthogonal", "mica"};
+
+/// The newest version of PEFT whose keys are all known here.
+inline constexpr std::array<int, 2> peft_version_known = {0, 21};
+
+/// A value that says "not used"; null is none in any case.
+[[nodiscard]] inline bool is_off(const nlohmann::json& value) {
+  return value == nlohmann::json(false) ||
+         ((value.is_array() || value.is_object()) && value.empty());
+}
+
+/// Whether a key of PEFT's, which may be a regular expression, is a plain name.
+[[nodiscard]] inline bool is_plain_name(std::string_view name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+  });
+}
+
+/// Reads adapter_config.json piece by piece.
+class PeftConfigReader {
+ public:
+  explicit PeftConfigReader(const std::filesystem::path& path) : json_(JsonObject::read(path)) {}
+
+  [[nodiscard]] PeftConfig read() {
+    read_dialect();
+    refuse_other_mathematics();
+    read_rank();
+    if (config_.dialect == PeftDialect::lora) {
+      read_lora();
+    } else {
+      read_mora();
+    }
+    read_targets();
+    config_.modules_to_save = names("modules_to_save");
+    config_.ensure_weight_tying = json_.boolean("ensure_weight_tying").value_or(false);
+    config_.base_model = json_.text("base_model_name_or_path").value_or("");
+    if (const auto* const task = json_.find("task_type"); task && task->is_string()) {
+      config_.task_type = task->get<std::string>();
+    }
+    warn();
+    return std::move(config_);
+  }
+
+ private:
+  void read_dialect() {
+    const auto type = json_.text("peft_type");
+    if (type != "LORA" && type != "MORA") {
+      json_.fail("peft_type", concat("expected 'LORA' or 'MORA', found ",
+                                     type ? in_quotes(*type) : std::string("none")));
+    }
+    const bool paper = json_.boolean("use_mora").value_or(false);
+    if (type == "MORA") {
+      if (paper) json_.fail("use_mora", "expected false beside peft_type 'MORA', found true");
+      config_.dialect = PeftDialect::mora;
+    } else if (paper) {
+      config_.dialect = PeftDialect::paper;
+    }
+  }
+
+  void refuse_other_mathematics() {
+    for (const PeftKey& each : peft_refused) {
+      const auto* const value = json_.find(each.key);
+      if (value && !is_off(*value)) json_.fail(each.key, concat(each.what, " is not supported"));
+    }
+    if (const auto bias = json_.text("bias").value_or("none"); bias != "none") {
+      json_.fail("bias", concat("expected 'none', found ", in_quotes(bias),
+                                ": training of biases is not supported"));
+    }
+    const auto* const init = json_.find("init_lora_weights");
+    if (!init || init->is_boolean()) return;
+    const std::string start = *json_.text("init_lora_weights");
+    if (std::find(peft_plain_starts.begin(), peft_plain_starts.end(), start) ==
+        peft_plain_starts.end()) {
+      json_.fail("init_lora_weights",
+                 concat(in_quotes(start), " changes the frozen weight and is not supported"));
+    }
+  }
+
+  void read_rank() {
+    json_.refuse_null("r", "a whole number");
+    config_.rank = rank(json_, "r").value_or(config_.rank);
+    if (auto patterns = json_.object("rank_pattern")) {
+      for (const std::string& key : pattern_keys(*patterns)) {
+        config_.rank_pattern.push_back({key, *rank(*patterns, key)});
+      }
+    }
+    json_.refuse_null("lora_dropout", "a number");
+    config_.dropout = json_.number("lora_dropout").value_or(0.0);
+    if (!(config_.dropout >= 0.0 && config_.dropout < 1.0)) {
+      json_.fail("lora_dropout", concat("expected 0 <= lora_dropout < 1, found ", config_.dropout));
+    }
+  }
+
+  void read_lora() {
+    for (const std::string_view key : {"mora_type", "mora_operator"}) {
+      if (json_.has(key))
+        json_.fail(key, "expected use_mora to be true, found it false or missing");
+    }
+    json_.refuse_null("lora_alpha", "a number");
+    config_.alpha = json_.number("lora_alpha").value_or(config_.alpha);
+    config_.alpha_pattern = numbers("alpha_pattern");
+    if (json_.boolean("use_rslora").value_or(false)) config_.scaling = LoraScaling::rank_stabilized;
+  }
+
+  void read_mora() {
+    // MoRA has neither; they are PEFT's defaults in a folder of the paper's dialect.
+    for (const std::string_view key : {"lora_alpha", "alpha_pattern", "use_rslora"}) {
+      (void)json_.find(key);
+    }
+    if (config_.dialect == PeftDialect::paper) {
+      const Index type = json_.whole("mora_type").value_or(1);
+      if (std::find(mora_types.begin(), mora_types.end(), type) == mora_types.end()) {
+        json_.fail("mora_type", concat("expected 1, 2, 3, 4 or 6, found ", type));
+      }
+      config_.op =
+          with_mora_type(static_cast<int>(type), [](auto each) { return PeftOperator(each); });
+      return;
+    }
+    read_operator();
+    const std::string rounding = json_.text("mora_rounding").value_or("reference");
+    if (rounding != "reference" && rounding != "paper") {
+      json_.fail("mora_rounding",
+                 concat("expected 'reference' or 'paper', found ", in_quotes(rounding)));
+    }
+    config_.rounding = rounding == "paper" ? SideRounding::paper : SideRounding::reference;
+    config_.scale = json_.number("mora_scale").value_or(config_.scale);
+    config_.scale_pattern = numbers("mora_scale_pattern");
+  }
+
+  void read_operator() {
+    const auto name = json_.text("mora_operator");
+    const auto row = std::find_if(peft_operators.begin(), peft_operators.end(),
+                                  [&](const PeftOperatorRow& each) { return each.name == name; });
+    if (row == peft_operators.end()) {
+      std::string known;
+      for (const PeftOperatorRow& each : peft_operators) {
+        known += concat(known.empty() ? "" : ", ", each.name);
+      }
+      json_.fail("mora_operator", concat("expected one of ", known, ", found ",
+                                         name ? in_quotes(*name) : std::string("none")));
+    }
+    config_.op = row->op;
+    std::uint64_t* const seed = seed_of(config_.op);
+    if (const auto* const value = json_.find("mora_seed")) {
+      if (!seed) json_.fail("mora_seed", concat("expected none, as ", row->name, " has none"));
+      if (!value->is_number_unsigned()) json_.wrong("mora_seed", "a whole number", *value);
+      *seed = value->get<std::uint64_t>();
+    } else if (seed) {
+      json_.fail("mora_seed", "expected a whole number, found none");
+    }
+    double* const base = base_of(config_.op);
+    if (const auto number = json_.number("mora_rotation_base")) {
+      if (!base)
+        json_.fail("mora_rotation_base", concat("expected none, as ", row->name, " has none"));
+      if (!(*number > 0.0)) {
+        json_.fail("mora_rotation_base", concat("expected a number > 0, found ", *number));
+      }
+      *base = *number;
+    }
+  }
+
+  void read_targets() {
+    const auto* const targets = json_.find("target_modules");
+    if (targets && targets->is_string()) {
+      config_.targets_by_expression = true;
+      if (json_.text("target_modules")->empty()) {
+        json_.fail("target_modules", "expected names of modules, found ''");
+      }
+    } else {
+      config_.target_modules = names("target_modules");
+      if (config_.target_modules.empty()) {
+        json_.fail("target_modules", "expected names of modules, found none");
+      }
+    }
+    const auto* const excluded = json_.find("exclude_modules");
+    if (excluded && excluded->is_string()) {
+      config_.warnings.push_back(
+          concat(json_.path().string(), ": key 'exclude_modules': a regular ",
+                 "expression is not evaluated; the modules are those with ", "tensors"));
+    } else {
+      config_.exclude_modules = names("exclude_modules");
+    }
+    config_.layers_to_transform =
+        json_.wholes("layers_to_transform").value_or(std::vector<Index>{});
+    const auto* const pattern = json_.find("layers_pattern");
+    if (pattern && pattern->is_string()) {
+      config_.layers_pattern.push_back(*json_.text("layers_pattern"));
+      if (config_.layers_pattern.front().empty()) config_.layers_pattern.clear();
+    } else {
+      config_.layers_pattern = names("layers_pattern");
+    }
+    for (const std::string& each : config_.layers_pattern) {
+      if (!config_.layers_to_transform.empty()) require_plain(json_, "layers_pattern", each);
+    }
+  }
+
+  void warn() {
+    const std::string start = json_.path().string() + ": ";
+    for (const PeftKey& each : peft_left_out) {
+      const auto* const value = json_.find(each.key);
+      if (!value || is_off(*value)) continue;
+      config_.warnings.push_back(concat(start, "key '", each.key, "' is left out: ", each.what));
+    }
+    if (const auto* const version = json_.find("peft_version"); version && is_newer(*version)) {
+      config_.warnings.push_back(concat(start, "written by PEFT ", version->get<std::string>(),
+                                        "; up to ", peft_version_known[0], '.',
+                                        peft_version_known[1], " all keys are known"));
+    }
+    for (const std::string_view key : peft_ignored) (void)json_.find(key);
+    std::string unknown;
+    for (const std::string& key : json_.unasked()) {
+      unknown += (unknown.empty() ? "" : ", ") + in_quotes(key);
+    }
+    if (unknown.empty()) return;
+    config_.warnings.push_back(concat(start, "keys that are not known and left out: ", unknown));
+  }
+
+  [[nodiscard]] static bool is_newer(const nlohmann::json& version) {
+    if (!version.is_string()) return false;
+    const auto text = version.get<std::string>();
+    std::array<int, 2> found = {};
+    const char* const end = text.data() + text.size();
+    const auto major = std::from_chars(text.data(), end, found[0]);
+    if (major.ec == std::errc() && major.ptr != end) {
+      (void)std::from_chars(major.ptr + 1, end, found[1]);
+    }
+    return found > peft_version_known;
+  }
+
+  /// A list of names, none of them empty.
+  [[nodiscard]] std::vector<std::string> names(std::string_view key) {
+    std::vector<std::string> all = json_.texts(key).value_or(std::vector<std::string>{});
+    if (std::find(all.begin(), all.end(), "") != all.end()) {
+      json_.fail(key, "expected names of modules, found ''");
+    }
+    return all;
+  }
+
+  static void require_plain(const JsonObject& object, std::string_view key, std::string_view name) {
+    if (is_plain_name(name)) return;
+    object.fail(key, concat("expected the name of a module, found ", in_quotes(name),
+                            ": regular expressions are not supported"));
+  }
+
+  [[nodiscard]] static std::vector<std::string> pattern_keys(JsonObject& patterns) {
+    std::vector<std::string> keys = patterns.keys();
+    for (const std::string& key : keys) {
+      require_plain(patterns, key, key);
+      patterns.refuse_null(key, "a number");
+    }
+    return keys;
+  }
+  [[nodiscard]] std::vector<PeftPattern<double>> numbers(std::string_view key) {
+    std::vector<PeftPattern<double>> all;
+    if (auto patterns = json_.object(key)) {
+      for (const std::string& name : pattern_keys(*patterns)) {
+        all.push_back({name, *patterns->number(name)});
+      }
+    }
+    return all;
+  }
+  [[nodiscard]] static std::optional<Index> rank(JsonObject& object, std::string_view key) {
+    const auto value = object.whole(key);
+    if (value && (*value < 1 || *value > max_rank)) {
+      object.fail(key, concat("expected 1 to ", max_rank, ", found ", *value));
+    }
+    return value;
+  }
+
+  JsonObject json_;
+  PeftConfig config_;
+};
+
+}  // namespace detail
+
+/// Reads adapter_config.json of any dialect. Missing keys have PEFT's defaults (r 8, lora_alpha 8;
+/// mora_type 1 as in the paper's code). What changes results and is not there is refused by name
+/// (DoRA, trained biases, starts that change the frozen weight, ...); keys that are not known are
+/// one warning. Regular expressions are never evaluated: in target_modules and exclude_modules they
+/// say nothing here, as the modules are those with tensors; in other places they are refused.
+/// Throws as JsonObject::read does, and FormatError with file, key and what was found.
+[[nodiscard]] inline PeftConfig read_peft_config(const std::filesystem::path& path) {
+  return detail::PeftConfigReader(path).read();
+}
+
+}  // namespace mora::inline MORA_ABI

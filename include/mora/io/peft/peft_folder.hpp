@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/full.hpp"
+#include "mora/adapters/mora.hpp"
+#include "mora/adapters/named_adapter.hpp"
+#include "mora/core/random.hpp"
+#include "mora/io/peft/adapter_tensors.hpp"
+#include "mora/io/peft/config_file.hpp"
+#include "mora/io/peft/layer_shape.hpp"
+
+namespace mora::inline MORA_ABI {
+
+struct PeftFolderSettings {
+  FileAccess access = FileAccess::mapped;
+  /// A MoRA folder of the paper's dialect with one matrix a module, lora_A, that is used as x A: so
+  /// M is its transpose. PaddleNLP stores its MoRA so, which is rotation: mora_type is 6, or
+  /// missing.
+  bool transposed = false;
+};
+
+/// A PEFT adapter folder that is read: adapter_config.json and adapter_model.safetensors, of LoRA
+/// or MoRA.
+///
+///     const mora::PeftFolder folder("my-adapter");
+///     mora::attach_peft(model, "mine", folder);   // io/peft/attach.hpp
+///
+/// Which modules have adapters, and which are stored whole (modules_to_save), is what its tensors
+/// say. Opening it reads the config and the header, and checks that they agree; no other adapter
+/// number is read than MoRA's two copies of M in the paper's dialect, which must be equal.
+class PeftFolder {
+ public:
+  using Settings = PeftFolderSettings;
+
+  /// Throws as read_peft_config and SafetensorsFile do; FormatError naming the tensor for one that
+  /// belongs to nothing (a method that is not supported, a module that the config does not name),
+  /// for half a pair, ranks that are not the config's, shapes that no adapter has, and without any
+  /// adapter.
+  explicit PeftFolder(const std::filesystem::path& folder, const Settings& settings = {})
+      : config_(read_config(folder, settings)),
+        transposed_(settings.transposed),
+        file_(open(folder, settings.access)),
+        modules_(detail::PeftTensorRules(config_, transposed_).sort(file_)) {
+    warn_of_missing();
+  }
+
+  [[nodiscard]] const PeftConfig& config() const { return config_; }
+  [[nodiscard]] const SafetensorsFile& tensors() const { return file_; }
+  [[nodiscard]] const std::vector<std::string>& warnings() const { return config_.warnings; }
+  /// The names of the modules that have an adapter or are stored whole, sorted.
+  [[nodiscard]] std::vector<std::string> modules() const {
+    std::vector<std::string> names;
+    for (const auto& [name, module] : modules_) names.push_back(name);
+    return names;
+  }
+
+  /// All adapters, for a model with these modules; what is stored whole is a FullAdapter. The
+  /// config's dropout is with those that can have it. Throws FormatError naming the tensor, with
+  /// both shapes, for a module that the model does not have or that has another shape, and where
+  /// one of two tied modules is stored whole without the other.
+  template <Real T>
+  [[nodiscard]] std::vector<NamedAdapter<T>> adapters(std::span<const LayerShape> layers) const {
+    std::map<std::string_view, const LayerShape*> shapes;
+    for (const LayerShape& layer : layers) shapes.emplace(layer.module, &layer);
+    for (const auto& [name, module] : modules_) {
+      const auto shape = shapes.find(name);
+      if (shape == shapes.end()) no_such_module(module.any(), name, layers);
+      require_fits(*shape->second, module);
+    }
+    for (const LayerShape& layer : layers) require_tied(layer);
+    std::vector<NamedAdapter<T>> all;
+    for (const auto& [name, module] : modules_) {
+      const LayerShape& layer = *shapes.at(name);
+      if (!layer.tied_to.empty()) continue;
+      AnyAdapter<T> adapter = make<T>(layer, module);
+      const double dropout = adapter.additive() ? config_.dropout : 0.0;
+      all.push_back({name, std::move(adapter), dropout});
+    }
+    return all;
+  }
+
+ private:
+  [[nodiscard]] static PeftConfig read_config(const std::filesystem::path& folder,
+                                              const Settings& settings) {
+    const std::filesystem::path path = folder / "adapter_config.json";
+    PeftConfig config = read_peft_config(path);
+    if (!settings.transposed) return config;
+    if (config.dialect != PeftDialect::paper) {
+      throw FormatError(path, "key 'use_mora'", "expected true for a transposed matrix");
+    }
+    // Without mora_type it reads as the paper's default.
+    if (!JsonObject::read(path).has("mora_type")) config.op = Rotation{};
+    if (!std::holds_alternative<Rotation>(config.op)) {
+      throw FormatError(path, "key 'mora_type'",
+                        detail::concat("expected 6 for a transposed matrix, found ",
+                                       detail::mora_type_of(config.op).value_or(0)));
+    }
+    return config;
+  }
+
+  [[nodiscard]] static SafetensorsFile open(const std::filesystem::path& folder,
+                                            FileAccess access) {
+    const std::filesystem::path file = folder / "adapter_model.safetensors";
+    std::error_code error;
+    if (!std::filesystem::exists(file, error) &&
+        std::filesystem::exists(folder / "adapter_model.bin", error)) {
+      throw FileError(file,
+                      "expected this file, found adapter_model.bin alone, a pickle, which is "
+                      "not read as it may run any program");
+    }
+    return SafetensorsFile(file, access);
+  }
+
+  /// Keys that name modules without tensors: they change nothing.
+  void warn_of_missing() {
+    const auto warn = [&](const char* key, const auto& names, const auto& fits) {
+      for (const std::string& each : names) {
+        const bool any = std::any_of(modules_.begin(), modules_.end(), [&](const auto& module) {
+          return fits(each, module.first, module.second.saved());
+        });
+        if (any) continue;
+        config_.warnings.push_back(detail::concat(file_.path().string(), ": ", key, " names ",
+                                                  detail::in_quotes(each),
+                                                  ", for which there are no tensors"));
+      }
+    };
+    warn("target_modules", config_.target_modules,
+         [](const auto& key, const auto& module, bool saved) {
+           return !saved && detail::names_module(key, module);
+         });
+    warn("modules_to_save", config_.modules_to_save,
+         [](const auto& key, const auto& module, bool saved) {
+           return saved && PeftConfig{.modules_to_save = {key}}.saves(module);
+         });
+  }
+
+  [[noreturn]] static void no_such_module(const StoredTensor& tensor, const std::string& name,
+                                          std::span<const LayerShape> layers) {
+    constexpr std::size_t most = 5;
+    std::string there;
+    for (const LayerShape& layer : layers.first(std::min(most, layers.size()))) {
+      there += detail::concat(there.empty() ? "" : ", ", layer.module);
+    }
+    detail::fail_tensor(tensor, "its module ", detail::in_quotes(name), " is none of the model's ",
+                        layers.size(), ": ", there, layers.size() > most ? ", ..." : "");
+  }
+
+  void require_fits(const LayerShape& layer, const detail::PeftModule& module) const {
+    const Index in = layer.in_features;
+    const Index out = layer.out_features;
+    const auto require = [&](const StoredTensor& tensor, std::initializer_list<Index> expected) {
+      if (std::ranges::equal(expected, tensor.shape())) return;
+      detail::fail_tensor(tensor, "expected shape ", detail::shape_text(expected), " for ", in,
+                          " inputs and ", out, " outputs, found ",
+                          detail::shape_text(tensor.shape()), ": an adapter of another model?");
+    };
+    if (module.saved()) {
+      const StoredTensor& weight = *module[detail::PeftRole::weight];
+      if (weight.shape().size() == 1 && out == 1) {
+        require(weight, {in});
+      } else {
+        require(weight, {out, in});
+      }
+      const auto& bias = module[detail::PeftRole::bias];
+      if (bias && !layer.bias) detail::fail_tensor(*bias, "its module has no bias in this model");
+      if (layer.bias && !bias) {
+        detail::fail_tensor(weight, "expected a bias of ", out, " numbers beside it, found none");
+      }
+      if (bias) require(*bias, {out});
+      return;
+    }
+    if (!layer.linear || !layer.tied_to.empty()) {
+      detail::fail_tensor(module.any(), "its module is ",
+                          layer.linear && !layer.tied_to.empty() ? "" : "no linear layer",
+                          layer.tied_to.empty() ? "" : ", and tied to ", layer.tied_to);
+    }
+    if (config_.dialect == PeftDialect::lora) {
+      const Index rank = config_.rank_of(layer.module);
+      require(*module[detail::PeftRole::a], {rank, in});
+      require(*module[detail::PeftRole::b], {out, rank});
+    } else {
+      require_side(layer, matrix_of(module));
+    }
+  }
+
+  void require_side(const LayerShape& layer, const StoredTensor& matrix) const {
+    const Index rank = config_.rank_of(layer.module);
+    Index side = 0;
+    try {
+      side = detail::side_of(config_.op, layer.in_features, layer.out_features, rank,
+                             config_.rounding);
+    } catch (const Error& error) {
+      detail::fail_tensor(matrix, error.what());
+    }
+    if (detail::rows_of(matrix) == side) return;
+    detail::fail_tensor(matrix, "expected a side of ", side, ", from sqrt((", layer.in_features,
+                        " + ", layer.out_features, ") * ", rank, ") for ",
+                        detail::name_of(config_.op), ", found ", detail::rows_of(matrix),
+                        ": an adapter of another model?");
+  }
+
+  /// Two tied modules that are stored whole are one; apart they cannot be.
+  void require_tied(const LayerShape& layer) const {
+    if (layer.tied_to.empty()) return;
+    const auto mine = modules_.find(layer.module);
+    const auto other = modules_.find(layer.tied_to);
+    if (mine == modules_.end() && other == modules_.end()) return;
+    if (mine == modules_.end() || other == modules_.end()) {
+      const auto& alone = mine == modules_.end() ? other : mine;
+      detail::fail_tensor(alone->second.any(), "expected ",
+                          detail::in_quotes(mine == modules_.end() ? layer.module : layer.tied_to),
+                          " stored as well, to which its module is tied in this model");
+    }
+    const StoredTensor& weight = *mine->second[detail::PeftRole::weight];
+    const StoredTensor& twin = *other->second[detail::PeftRole::weight];
+    if (weight.dtype() == twin.dtype() && std::ranges::equal(weight.bytes(), twin.bytes())) return;
+    detail::fail_tensor(weight, "expected the numbers of ", detail::in_quotes(twin.name()),
+                        ", to which its module is tied in this model, found others");
+  }
+
+  [[nodiscard]] const StoredTensor& matrix_of(const detail::PeftModule& module) const {
+    return *module[config_.dialect == PeftDialect::mora ? detail::PeftRole::m
+                                                        : detail::PeftRole::a];
+  }
+
+  template <class T>
+  static void read(const StoredTensor& tensor, Matrix<T>& matrix) {
+    tensor.copy_to(std::span<T>(matrix.data(), static_cast<std::size_t>(matrix.size())));
+  }
+
+  template <Real T>
+  [[nodiscard]] AnyAdapter<T> make(const LayerShape& layer,
+                                   const detail::PeftModule& module) const {
+    if (module.saved()) return make_full<T>(layer, module);
+    if (config_.dialect == PeftDialect::lora) return make_lora<T>(layer, module);
+    return std::visit([&](const auto& op) { return make_mora<T>(layer, matrix_of(module), op); },
+                      config_.op);
+  }
+
+  template <Real T>
+  [[nodiscard]] AnyAdapter<T> make_lora(const LayerShape& layer,
+                                        const detail::PeftModule& module) const {
+    SplitMix64 unused(0);
+    LoraAdapter<T> adapter(layer.in_features, layer.out_features,
+                           {.rank = config_.rank_of(layer.module),
+                            .alpha = config_.alpha_of(layer.module),
+                            .scaling = config_.scaling},
+                           unused);
+    read(*module[detail::PeftRole::a], adapter.a().value);
+    read(*module[detail::PeftRole::b], adapter.b().value);
+    return AnyAdapter<T>(std::move(adapter));
+  }
+
+  template <Real T, class Op>
+  [[nodiscard]] AnyAdapter<T> make_mora(const LayerShape& layer, const StoredTensor& matrix,
+                                        const Op& op) const {
+    MoraAdapter<T, Op> adapter(layer.in_features, layer.out_features,
+                               {.rank = config_.rank_of(layer.module),
+                                .rounding = config_.rounding,
+                                .scale = config_.scale_of(layer.module),
+                                .op = op});
+    Matrix<T>& m = adapter.matrix().value;
+    read(matrix, m);
+    if (transposed_) m.transposeInPlace();
+    return AnyAdapter<T>(std::move(adapter));
+  }
+
+  template <Real T>
+  [[nodiscard]] static AnyAdapter<T> make_full(const LayerShape& layer,
+                                               const detail::PeftModule& module) {
+    Matrix<T> weight(layer.out_features, layer.in_features);
+    read(*module[detail::PeftRole::weight], weight);
+    RowVector<T> bias;
+    if (const auto& stored = module[detail::PeftRole::bias]) {
+      bias.resize(layer.out_features);
+      stored->copy_to(std::span<T>(bias.data(), static_cast<std::size_t>(bias.size())));
+    }
+    return AnyAdapter<T>(FullAdapter<T>(FrozenLinear<T>(std::move(weight), std::move(bias))));
+  }
+
+  PeftConfig config_;
+  bool transposed_;
+  SafetensorsFile file_;
+  detail::PeftModules modules_;
+};
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "mora/core/error.hpp"
+
+namespace mora::inline MORA_ABI::detail {
+
+/// What a tensor of an adapter folder is to its module.
+enum class PeftRole : std::size_t { a, b, m, weight, bias };
+inline constexpr std::size_t peft_roles = 5;
+
+struct PeftSuffix {
+  std::string_view text;
+  PeftRole role;
+};
+
+/// In writing the first of a role; in reading any of them, the first that fits.
+inline constexpr std::array peft_suffixes = {
+    PeftSuffix{".lora_A.weight", PeftRole::a},
+    PeftSuffix{".lora_B.weight", PeftRole::b},
+    PeftSuffix{".mora_M.weight", PeftRole::m},
+    PeftSuffix{".lora_A.default.weight", PeftRole::a},
+    PeftSuffix{".lora_B.default.weight", PeftRole::b},
+    PeftSuffix{".weight", PeftRole::weight},
+    PeftSuffix{".bias", PeftRole::bias},
+};
+
+inline constexpr std::string_view peft_prefix = "base_model.model.";
+
+/// Parts of adapters that are not supported, by what their names contain behind the module's.
+struct PeftStranger {
+  std::string_view text;
+  std::string_view what;
+};
+inline constexpr std::array peft_strangers = {
+    PeftStranger{".lora_magnitude_vector", "DoRA"},
+    PeftStranger{".lora_embedding_", "LoRA on an embedding"},
+    PeftStranger{".lora_B.bias", "a bias of B"},
+    PeftStranger{".lora_B.default.bias", "a bias of B"},
+    PeftStranger{".trainable_tokens_", "training of single tokens"},
+};
+
+struct PeftTensorName {
+  std::string module;
+  PeftRole role;
+};
+
+/// What a name says, if anything: "base_model.model." in front of the module's name may be missing.
+/// Only the end counts, so that a module may be called "lora_A" or "weight" itself.
+[[nodiscard]] inline std::optional<PeftTensorName> parse_peft_name(std::string_view name) {
+  if (name.starts_with(peft_prefix)) name.remove_prefix(peft_prefix.size());
+  for (const PeftSuffix& suffix : peft_suffixes) {
+    if (name.size() > suffix.text.size() && name.ends_with(suffix.text)) {
+      name.remove_suffix(suffix.text.size());
+      return PeftTensorName{std::string(name), suffix.role};
+    }
+  }
+  return {};
+}
+
+[[nodiscard]] inline std::string peft_name(std::string_view module, PeftRole role) {
+  for (const PeftSuffix& suffix : peft_suffixes) {
+    if (suffix.role == role) return concat(peft_prefix, module, suffix.text);
+  }
+  throw ArgumentError("tensor: no role of an adapter's");
+}
+
+/// What a name has of a method that is not supported; empty without.
+[[nodiscard]] inline std::string_view peft_stranger(std::string_view name) {
+  for (const PeftStranger& stranger : peft_strangers) {
+    if (name.find(stranger.text) != name.npos) return stranger.what;
+  }
+  return {};
+}
+
+}  // namespace mora::inline MORA_ABI::detail
