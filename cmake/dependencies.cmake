@@ -118,3 +118,25 @@ function(mora_require_benchmark)
     benchmark PROPERTIES INTERFACE_SYSTEM_INCLUDE_DIRECTORIES
                          "$<TARGET_PROPERTY:benchmark,INTERFACE_INCLUDE_DIRECTORIES>")
 endfunction()
+
+# Defines CLI11::CLI11.
+function(mora_require_cli11)
+  if(NOT TARGET CLI11::CLI11)
+    find_package(CLI11 CONFIG QUIET GLOBAL)
+  endif()
+  if(TARGET CLI11::CLI11)
+    return()
+  endif()
+
+  include(FetchContent)
+  FetchContent_Declare(
+    mora_cli11
+    URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz
+    URL_HASH SHA256=aac0ab42108131ac5d3344a9db0fdf25c4db652296641955720a4fbe52334e22
+    DOWNLOAD_EXTRACT_TIMESTAMP FALSE
+    SOURCE_SUBDIR unpack-only)
+  message(STATUS "mora: no CLI11 installed, downloading 2.3.2")
+  FetchContent_MakeAvailable(mora_cli11)
+  add_library(CLI11::CLI11 INTERFACE IMPORTED GLOBAL)
+  target_include_directories(CLI11::CLI11 INTERFACE "${mora_cli11_SOURCE_DIR}/include")
+endfunction()

@@ -12,7 +12,7 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 build_packages=(g++ cmake ninja-build pkg-config libeigen3-dev libgtest-dev libbenchmark-dev
-  nlohmann-json3-dev)
+  nlohmann-json3-dev libcli11-dev)
 
 has_package() {
   [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]

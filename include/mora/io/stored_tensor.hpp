@@ -106,6 +106,19 @@ class StoredTensor {
     (void)detail::with_type_of(
         dtype(), [&]<class From>(From) { detail::convert_bytes<From>(bytes_.data(), numbers); });
   }
+  /// Those from number `first` on, as many as the memory holds. Throws as above, and ShapeError
+  /// where the tensor ends before.
+  template <detail::WideFloat T>
+  void copy_to(Index first, std::span<T> numbers) const {
+    require_float();
+    if (first < 0 || std::ssize(numbers) > size() - first) {
+      throw ShapeError(detail::concat("numbers: expected at most ", size(), ", found ", first,
+                                      " + ", numbers.size()));
+    }
+    const std::byte* const from = bytes_.data() + first * (bits_of(dtype()) / 8);
+    (void)detail::with_type_of(
+        dtype(), [&]<class From>(From) { detail::convert_bytes<From>(from, numbers); });
+  }
 
  private:
   [[noreturn]] void fail(std::string_view fault) const {

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+//
+// What an adapter has learnt, module by module:
+//
+//   adapter_info ADAPTER [--base MODEL] [--spectrum values.csv]
+
+#include <fstream>
+#include <iostream>
+#include <mora/analysis/singular_values.hpp>
+#include <mora/io/peft/lora_export.hpp>
+#include <mora/io/peft/mora_operators.hpp>
+#include <optional>
+#include <string>
+
+#include "programs/program.hpp"
+
+namespace {
+
+[[nodiscard]] mora::Index parameters_of(const mora::AnyAdapter<double>& adapter) {
+  mora::Index count = 0;
+  for (const auto& named : adapter.parameters()) count += named.parameter->value.size();
+  return count;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  CLI::App app(
+      "Says of a PEFT adapter (LoRA or MoRA) what it is, and of each module: size, parameters, "
+      "norm of "
+      "its update, numerical, effective and stable rank, and the singular values above 0.1 (the "
+      "paper's figure 5). scripts/plot_spectrum draws the file of --spectrum.",
+      "adapter_info");
+  std::string adapter;
+  std::optional<std::string> base, spectrum;
+  bool transposed = false;
+  app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
+  app.add_option("--base", base, "Folder with the model's config.json; needed for MoRA");
+  app.add_option("--spectrum", spectrum, "CSV file to write all singular values to");
+  app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
+  return programs::run(app, count, arguments, [&] {
+    const mora::PeftFolder folder(adapter, {.transposed = transposed});
+    programs::print_warnings(folder.warnings());
+    const auto adapters = folder.adapters<double>(programs::shapes_of(folder, base));
+    std::ofstream values;
+    if (spectrum) {
+      values.open(*spectrum);
+      values << "module,index,singular_value\n";
+    }
+    mora::Index total = 0;
+    std::cout
+        << "module,kind,in,out,parameters,norm,largest,rank,effective_rank,stable_rank,above_0.1\n";
+    for (const auto& each : adapters) {
+      const mora::Index parameters = parameters_of(each.adapter);
+      total += parameters;
+      std::cout << each.module << ',';
+      const bool known = mora::detail::with_known_adapter(each.adapter, [&](const auto& one) {
+        const mora::Spectrum s = mora::spectrum(one);
+        const std::string kind =
+            folder.config().dialect == mora::PeftDialect::lora
+                ? "LoRA"
+                : "MoRA " + std::string(mora::detail::name_of(folder.config().op));
+        std::cout << kind << ',' << one.in_features() << ',' << one.out_features() << ','
+                  << parameters << ',' << s.values.norm() << ','
+                  << (s.values.size() == 0 ? 0.0 : s.values[0]) << ',' << s.numerical_rank() << ','
+                  << s.effective_rank() << ',' << s.stable_rank() << ',' << s.count_above(0.1)
+                  << '\n';
+        for (mora::Index i = 0; i < s.values.size(); ++i) {
+          if (spectrum) values << each.module << ',' << i << ',' << s.values[i] << '\n';
+        }
+      });
+      if (known) continue;
+      std::cout << "whole," << each.adapter.in_features() << ',' << each.adapter.out_features()
+                << ',' << parameters << ",,,,,,\n";
+    }
+    std::cerr << adapters.size() << " modules, " << total << " parameters, rank "
+              << folder.config().rank << '\n';
+    if (spectrum) {
+      values.close();
+      if (!values) throw mora::FileError(*spectrum, "cannot write");
+    }
+  });
+}

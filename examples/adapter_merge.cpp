@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+//
+// Merges a PEFT adapter into a LLaMA checkpoint on the disk, of any size:
+//
+//   adapter_merge BASE ADAPTER MERGED
+
+#include <iomanip>
+#include <iostream>
+#include <mora/io/llama/llama_folder.hpp>
+#include <mora/io/llama/merge_folder.hpp>
+#include <string>
+
+#include "programs/program.hpp"
+
+int main(int count, char** arguments) {
+  CLI::App app(
+      "Merges a PEFT adapter (LoRA or MoRA) into a Hugging Face LLaMA folder and writes the result "
+      "as "
+      "a new folder: shard by shard, with the base's dtypes, rounded once. Prints what rounding "
+      "took "
+      "from each module's update.",
+      "adapter_merge");
+  std::string base, adapter, merged;
+  bool links = false, transposed = false, quiet = false;
+  app.add_option("base", base, "Folder with config.json and model.safetensors or shards")
+      ->required();
+  app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
+  app.add_option("merged", merged, "New folder, which must not be there or be empty")->required();
+  app.add_flag("--links", links, "Follow links, as in Hugging Face's cache");
+  app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
+  app.add_flag("--quiet", quiet, "No progress on stderr");
+  return programs::run(app, count, arguments, [&] {
+    const mora::PeftFolder folder(adapter, {.transposed = transposed});
+    programs::print_warnings(folder.warnings());
+    const mora::LlamaFolder model(base, {.links = links});
+    programs::print_warnings(model.warnings());
+    const auto adapters = folder.adapters<double>(mora::layer_shapes(model.config()));
+    mora::Index percent = 0;
+    const auto report =
+        mora::merge_folder(base, adapters, merged,
+                           {.links = links, .progress = [&](mora::Index done, mora::Index all) {
+                              if (quiet || done * 100 / all < percent + 5) return;
+                              percent = done * 100 / all;
+                              std::cerr << percent << " %\n";
+                            }});
+    std::cout << "module,dtype,update_norm,rounding_error\n" << std::setprecision(4);
+    for (const mora::MergedModule& module : report) {
+      std::cout << module.module << ',' << mora::name_of(module.dtype) << ',' << module.update_norm
+                << ',' << module.rounding_error << '\n';
+    }
+  });
+}

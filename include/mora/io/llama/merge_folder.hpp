@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "mora/adapters/named_adapter.hpp"
+#include "mora/core/elementwise.hpp"
+#include "mora/core/parallel.hpp"
+#include "mora/io/atomic_file.hpp"
+#include "mora/io/sharded_tensors.hpp"
+#include "mora/io/sharded_writer.hpp"
+
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
+
+/// \file
+/// Adapters merged into a checkpoint that may be larger than memory: tensor by tensor, rows at a
+/// time, every dtype kept.
+
+namespace mora::inline MORA_ABI {
+
+/// What became of one module's update.
+struct MergedModule {
+  std::string module;
+  Dtype dtype = Dtype::f32;
+  double update_norm = 0.0;  ///< ||Delta W||_F, as merged in double.
+  /// ||(W' - W) - Delta W||_F / ||Delta W||_F with W' as it is stored: what rounding to the dtype
+  /// took from the update. 0 for a zero update.
+  double rounding_error = 0.0;
+};
+
+struct MergeFolderSettings {
+  /// Symbolic links out of the folder and hard ones, as in Hugging Face's cache, are followed.
+  bool links = false;
+  /// Called now and then with bytes written so far and in all.
+  std::function<void(Index, Index)> progress = {};
+};
+
+namespace detail {
+
+/// Gives the memory of pages of a mapped file back; they are read again when they are used. Only
+/// for bytes of a mapping: other memory would lose its contents.
+inline void release_mapped(std::span<const std::byte> bytes) {
+#if __has_include(<sys/mman.h>)
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+  const std::uintptr_t first = (address + page - 1) / page * page;
+  const std::uintptr_t last = (address + bytes.size()) / page * page;
+  // Advice: where it is refused, more memory stays in use.
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+#else
+  (void)bytes;
+#endif
+}
+
+/// A folder that is made beside its place, and removed unless it is put there.
+class NewFolder {
+ public:
+  /// Throws FileError where the place is taken by anything but an empty folder.
+  explicit NewFolder(const std::filesystem::path& target) : target_(target) {
+    std::error_code error;
+    target_ = std::filesystem::absolute(target, error).lexically_normal();
+    if (!target_.has_filename()) target_ = target_.parent_path();
+    const auto status = std::filesystem::symlink_status(target_, error);
+    if (std::filesystem::exists(status) &&
+        !(std::filesystem::is_directory(status) && std::filesystem::is_empty(target_, error))) {
+      throw FileError(target_, "is there already", EEXIST);
+    }
+    temporary_ = target_;
+    temporary_ += concat(".tmp-", ::getpid());
+    if (!std::filesystem::create_directories(temporary_, error)) {
+      throw FileError(temporary_, "cannot make this folder", error ? error.value() : EEXIST);
+    }
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+  ~NewFolder() {
+    std::error_code error;
+    if (!committed_) std::filesystem::remove_all(temporary_, error);
+  }
+  [[nodiscard]] const std::filesystem::path& path() const { return temporary_; }
+
+  /// Throws FileError where the system refuses.
+  void commit() {
+    const std::filesystem::path parent = target_.parent_path();
+    if (!sync_folder(temporary_)) throw FileError(temporary_, "cannot bring to the disk", errno);
+    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
+      throw FileError(target_, "cannot rename to it", errno);
+    }
+    committed_ = true;
+    if (!sync_folder(parent)) {
+      throw FileError(target_, "is in its place, but its folder cannot be brought to the disk",
+                      errno);
+    }
+  }
+
+ private:
+  std::filesystem::path target_;
+  std::filesystem::path temporary_;
+  bool committed_ = false;
+};
+
+/// Bytes of a tensor that are treated at a time.
+inline constexpr Index merge_piece_bytes = Index{8} << 20;
+
+/// One module's weight, merged and written by rows.
+class TensorMerge {
+ public:
+  TensorMerge(const StoredTensor& tensor, const NamedAdapter<double>& adapter)
+      : tensor_(tensor), adapter_(adapter), merge_(adapter.adapter.row_merge()) {
+    const Index rows = adapter.adapter.out_features();
+    const Index cols = adapter.adapter.in_features();
+    if (tensor.shape().size() == 1 && rows == 1) {
+      tensor.require_shape({cols});
+    } else {
+      tensor.require_shape({rows, cols});
+    }
+    tensor.require_float();
+  }
+
+  template <class Progress>
+  [[nodiscard]] MergedModule write(ShardedWriter& writer, const Progress& progress) {
+    const Index rows = adapter_.adapter.out_features();
+    const Index cols = adapter_.adapter.in_features();
+    const Index count = std::max<Index>(1, merge_piece_bytes / Index{sizeof(double)} / cols);
+    MergedModule result{.module = adapter_.module, .dtype = tensor_.dtype()};
+    double update = 0.0;
+    double lost = 0.0;
+    Matrix<double> before, after;
+    for (Index first = 0; first < rows; first += count) {
+      const Index here = std::min(count, rows - first);
+      resize(before, here, cols);
+      tensor_.copy_to(first * cols, std::span<double>(before.data(), size_of(before)));
+      after = before;
+      parallel_pieces(here, std::max<Index>(1, (Index{1} << 16) / cols),
+                      [&](Index row, Index number) {
+                        merge_->merge_rows(first + row, rows_of(map_of(after), row, number));
+                      });
+      if (!all_finite(after)) {
+        throw NumericError(
+            concat(adapter_.module, ": a number of the merged weight is not finite"));
+      }
+      writer.write(tensor_.name(), std::span<const double>(after.data(), size_of(after)));
+      (void)with_type_of(tensor_.dtype(), [&]<class Stored>(Stored) {
+        for (Index i = 0; i < after.size(); ++i) {
+          const double wanted = after.data()[i];
+          const double rest = convert_number<double>(convert_number<Stored>(wanted)) - wanted;
+          const double change = wanted - before.data()[i];
+          update += change * change;
+          lost += rest * rest;
+        }
+      });
+      progress(here * cols * (bits_of(tensor_.dtype()) / 8));
+    }
+    result.update_norm = std::sqrt(update);
+    result.rounding_error = update > 0.0 ? std::sqrt(lost / update) : 0.0;
+    return result;
+  }
+
+ private:
+  [[nodiscard]] static std::size_t size_of(const Matrix<double>& matrix) {
+    return static_cast<std::size_t>(matrix.size());
+  }
+
+  StoredTensor tensor_;
+  const NamedAdapter<double>& adapter_;
+  std::unique_ptr<const AnyAdapter<double>::RowMerge> merge_;
+};
+
+}  // namespace detail
+
+/// Writes the checkpoint in `base` (a folder with model.safetensors or shards) with adapters merged
+/// into it as the new folder `target`, in shards no larger than the base's; other files of the base
+/// (config, tokenizer) are copied. The merge is in double and rounded once to each tensor's dtype.
+/// The folder appears whole or not at all; `target` must not be there, or be empty.
+///
+/// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: that of
+/// copying the files, when the disk is the limit.
+///
+/// Throws ArgumentError for a module that the checkpoint does not have, or that is named twice;
+/// FormatError for one of another shape or a dtype that is not converted; NumericError naming the
+/// module for a merged number that is not finite or that the dtype cannot hold; FileError where the
+/// system refuses.
+[[nodiscard]] inline std::vector<MergedModule> merge_folder(
+    const std::filesystem::path& base, const std::vector<NamedAdapter<double>>& adapters,
+    const std::filesystem::path& target, const MergeFolderSettings& settings = {}) {
+  const ShardedTensors tensors(base, {.access = FileAccess::mapped, .links = settings.links});
+  std::map<std::string, detail::TensorMerge> merges;
+  for (const NamedAdapter<double>& adapter : adapters) {
+    const std::string name = adapter.module + ".weight";
+    const auto tensor = tensors.find(name);
+    if (!tensor) {
+      throw ArgumentError(detail::concat(base.string(), ": there is no tensor ",
+                                         detail::in_quotes(name), " for the adapter of ",
+                                         adapter.module));
+    }
+    if (!merges.emplace(name, detail::TensorMerge(*tensor, adapter)).second) {
+      throw ArgumentError(detail::concat(adapter.module, ": has two adapters"));
+    }
+  }
+
+  // In the files' order, so that they are read from front to back.
+  std::vector<TensorInfo> infos;
+  Index bytes = 0;
+  Index largest_file = 1;
+  for (const SafetensorsFile& file : tensors.files()) {
+    Index here = 0;
+    for (const StoredTensor& tensor : file.tensors()) {
+      infos.push_back(tensor.info());
+      here += std::ssize(tensor.bytes());
+    }
+    bytes += here;
+    largest_file = std::max(largest_file, here);
+  }
+
+  detail::NewFolder folder(target);
+  std::set<std::filesystem::path> weights = {base / "model.safetensors.index.json"};
+  for (const SafetensorsFile& file : tensors.files()) weights.insert(base / file.path().filename());
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(base, error)) {
+    if (weights.contains(entry.path()) || !entry.is_regular_file()) continue;
+    if (entry.path().extension() == ".safetensors" || entry.path().extension() == ".bin") continue;
+    std::filesystem::copy_file(entry.path(), folder.path() / entry.path().filename(), error);
+    if (error) throw FileError(entry.path(), "cannot copy", error.value());
+  }
+  if (error) throw FileError(base, "cannot read this folder", error.value());
+
+  ShardedWriter writer(folder.path(), std::move(infos), {.max_shard_bytes = largest_file});
+  std::vector<MergedModule> report;
+  Index done = 0;
+  const auto progress = [&](Index more) {
+    done += more;
+    if (settings.progress) settings.progress(done, bytes);
+  };
+  for (const TensorInfo& info : writer.tensors()) {
+    const StoredTensor tensor = tensors.tensor(info.name);
+    if (const auto merge = merges.find(info.name); merge != merges.end()) {
+      report.push_back(merge->second.write(writer, progress));
+      detail::release_mapped(tensor.bytes());
+      continue;
+    }
+    const std::span<const std::byte> all = tensor.bytes();
+    constexpr auto piece = static_cast<std::size_t>(detail::merge_piece_bytes);
+    for (std::size_t first = 0; first < all.size(); first += piece) {
+      const auto part = all.subspan(first, std::min(piece, all.size() - first));
+      writer.write(info.name, part);
+      detail::release_mapped(part);
+      progress(std::ssize(part));
+    }
+  }
+  writer.commit();
+  folder.commit();
+  return report;
+}
+
+}  // namespace mora::inline MORA_ABI

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <mora/adapters/full.hpp>
+#include <mora/adapters/lora.hpp>
+#include <mora/adapters/mora.hpp>
+#include <mora/io/llama/llama_folder.hpp>
+#include <mora/io/llama/merge_folder.hpp>
+#include <mora/operators/sharing.hpp>
+#include <string>
+#include <vector>
+
+#include "support/compare.hpp"
+#include "support/files.hpp"
+#include "support/random.hpp"
+#include "support/throws.hpp"
+
+/// \file
+/// Adapters merged into checkpoints on the disk, against the same merge in memory.
+
+namespace mora_tests {
+namespace {
+
+using mora::AnyAdapter;
+using mora::Matrix;
+using mora::NamedAdapter;
+using mora::ShardedTensors;
+
+[[nodiscard]] path stored(const std::string& name) {
+  return path(MORA_FIXTURES) / "llama_folders" / name;
+}
+
+template <class A>
+[[nodiscard]] AnyAdapter<double> filled(A adapter, Random& random, double deviation) {
+  adapter.visit_parameters([&](std::string_view, auto& p) {
+    mora::fill_normal(p.value, deviation, random.generator());
+  });
+  return AnyAdapter<double>(std::move(adapter));
+}
+
+/// LoRA, two kinds of MoRA and a whole norm.
+[[nodiscard]] std::vector<NamedAdapter<double>> some_adapters(const mora::LlamaConfig& config,
+                                                              double deviation = 0.1) {
+  Random random(3);
+  const mora::Index hidden = config.hidden_size;
+  const mora::Index query = config.query_size();
+  std::vector<NamedAdapter<double>> adapters;
+  adapters.push_back({"model.layers.0.self_attn.q_proj",
+                      filled(mora::LoraAdapter<double>(hidden, query, {.rank = 2, .alpha = 3.0},
+                                                       random.generator()),
+                             random, deviation)});
+  adapters.push_back(
+      {"model.layers.1.mlp.gate_proj",
+       filled(mora::MoraAdapter<double>(hidden, config.intermediate_size, {.rank = 2}), random,
+              deviation)});
+  adapters.push_back({"model.layers.1.mlp.down_proj",
+                      filled(mora::MoraAdapter<double, mora::RandomSharing>(
+                                 config.intermediate_size, hidden, {.rank = 2, .scale = 0.5}),
+                             random, deviation)});
+  adapters.push_back(
+      {"model.norm", AnyAdapter<double>(mora::FullAdapter<double>(mora::FrozenLinear<double>(
+                         Matrix<double>(Matrix<double>::Constant(1, hidden, 0.75)))))});
+  return adapters;
+}
+
+TEST(MergeFolder, IsTheMergeInMemoryRoundedOnce) {
+  int folders = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(path(MORA_FIXTURES) / "llama_folders")) {
+    if (!entry.is_directory()) continue;
+    SCOPED_TRACE(entry.path().filename().string());
+    ++folders;
+    const TemporaryFolder out;
+    const mora::LlamaFolder base(entry.path());
+    const auto adapters = some_adapters(base.config());
+    mora::Index last = 0;
+    const auto report = mora::merge_folder(entry.path(), adapters, out / "merged",
+                                           {.progress = [&](mora::Index done, mora::Index all) {
+                                             EXPECT_LE(done, all);
+                                             EXPECT_GT(done, last);
+                                             last = done;
+                                           }});
+    const mora::LlamaFolder merged(out / "merged");
+    EXPECT_EQ(read_file(out / "merged/config.json"), read_file(entry.path() / "config.json"));
+    ASSERT_EQ(report.size(), adapters.size());
+    for (const mora::StoredTensor& tensor : base.tensors().tensors()) {
+      SCOPED_TRACE(tensor.name());
+      const auto found = merged.tensors().tensor(tensor.name());
+      EXPECT_EQ(found.dtype(), tensor.dtype());
+      EXPECT_EQ(found.shape(), tensor.shape());
+      const auto adapter = std::ranges::find_if(
+          adapters, [&](const auto& each) { return each.module + ".weight" == tensor.name(); });
+      if (adapter == adapters.end()) {
+        EXPECT_TRUE(std::ranges::equal(found.bytes(), tensor.bytes()));
+        continue;
+      }
+      const mora::Index rows = adapter->adapter.out_features();
+      const mora::Index cols = adapter->adapter.in_features();
+      const auto numbers = [&](const mora::StoredTensor& from) {
+        Matrix<double> matrix(rows, cols);
+        from.copy_to(std::span<double>(matrix.data(), static_cast<std::size_t>(matrix.size())));
+        return matrix;
+      };
+      const Matrix<double> w = numbers(tensor);
+      const Matrix<double> wanted =
+          w + adapter->adapter.update(mora::FrozenLinear<double>(Matrix<double>(w)));
+      const Matrix<double> result = numbers(found);
+      // Half a unit in the last place of the dtype.
+      const double unit = tensor.dtype() == mora::Dtype::bf16  ? 0x1p-8
+                          : tensor.dtype() == mora::Dtype::f16 ? 0x1p-11
+                                                               : 0x1p-24;
+      EXPECT_TRUE(
+          ((result - wanted).array().abs() <= unit * 1.0001 * wanted.array().abs() + 1e-7).all());
+      const auto line = std::ranges::find(report, adapter->module, &mora::MergedModule::module);
+      ASSERT_NE(line, report.end());
+      EXPECT_EQ(line->dtype, tensor.dtype());
+      const double norm = (wanted - w).norm();
+      EXPECT_TRUE(near<double>(line->update_norm, norm, norm));
+      EXPECT_NEAR(line->rounding_error, (result - wanted).norm() / norm, 1e-9);
+    }
+  }
+  EXPECT_GE(folders, 3);
+}
+
+/// Nothing is left of it.
+void expect_nothing_in(const TemporaryFolder& folder) { EXPECT_TRUE(folder.names().empty()); }
+
+TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
+  const TemporaryFolder out;
+  const path base = stored("untied_f32");
+  const auto config = mora::LlamaFolder(base).config();
+  const auto merge = [&](const std::vector<NamedAdapter<double>>& adapters) {
+    return [&out, &base, adapters] { (void)mora::merge_folder(base, adapters, out / "merged"); };
+  };
+  auto adapters = some_adapters(config);
+  adapters[0].module = "model.layers.9.self_attn.q_proj";
+  EXPECT_TRUE(throws<mora::ArgumentError>({"layers.9"}, merge(adapters)));
+  adapters = some_adapters(config);
+  adapters.push_back(adapters[0]);
+  EXPECT_TRUE(throws<mora::ArgumentError>({"q_proj", "two adapters"}, merge(adapters)));
+  adapters = some_adapters(config);
+  adapters[0].module = "model.layers.0.mlp.gate_proj";
+  EXPECT_TRUE(throws<mora::FormatError>({"gate_proj", "expected shape"}, merge(adapters)));
+  expect_nothing_in(out);
+  adapters = some_adapters(config, std::numeric_limits<double>::infinity());
+  EXPECT_TRUE(throws<mora::NumericError>({"not finite"}, merge(adapters)));
+  expect_nothing_in(out);
+  // Finite in double, beyond the file's float.
+  adapters = some_adapters(config, 1e30);
+  EXPECT_TRUE(throws<mora::NumericError>({"_proj"}, merge(adapters)));
+  expect_nothing_in(out);
+}
+
+TEST(MergeFolder, NeverReplacesAFolder) {
+  const TemporaryFolder out;
+  const path base = stored("untied_f32");
+  const auto adapters = some_adapters(mora::LlamaFolder(base).config());
+  std::filesystem::create_directory(out / "empty");
+  (void)mora::merge_folder(base, adapters, out / "empty");
+  EXPECT_NO_THROW(mora::LlamaFolder(out / "empty"));
+  std::filesystem::create_directory(out / "taken");
+  write_file(out / "taken/file", "text");
+  write_file(out / "file", "text");
+  for (const char* name : {"taken", "file", "empty"}) {
+    EXPECT_TRUE(throws<mora::FileError>(
+        {name, "there already"}, [&] { (void)mora::merge_folder(base, adapters, out / name); }));
+  }
+  EXPECT_EQ(read_file(out / "taken/file"), "text");
+  EXPECT_EQ(out.names(), (std::vector<std::string>{"empty", "file", "taken"}));
+}
+
+}  // namespace
+}  // namespace mora_tests

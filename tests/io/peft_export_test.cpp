@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#include <cmath>
+#include <map>
+#include <mora/io/llama/llama_folder.hpp>
+#include <mora/io/peft/gguf_adapter.hpp>
+#include <mora/io/peft/lora_export.hpp>
+#include <string>
+#include <vector>
+
+#include "support/compare.hpp"
+#include "support/peft.hpp"
+#include "support/random.hpp"
+
+/// \file
+/// Any adapter as a plain LoRA folder, and as GGUF.
+
+namespace mora_tests {
+namespace {
+
+using mora::AnyAdapter;
+using mora::ArgumentError;
+using mora::Matrix;
+using mora::NamedAdapter;
+
+template <class A>
+[[nodiscard]] AnyAdapter<double> filled(A adapter, Random& random) {
+  adapter.visit_parameters(
+      [&](std::string_view, auto& p) { mora::fill_normal(p.value, 0.5, random.generator()); });
+  return AnyAdapter<double>(std::move(adapter));
+}
+
+[[nodiscard]] Matrix<double> update_of(const NamedAdapter<double>& each) {
+  return each.adapter.update(mora::FrozenLinear<double>(Matrix<double>(
+      Matrix<double>::Zero(each.adapter.out_features(), each.adapter.in_features()))));
+}
+
+[[nodiscard]] std::vector<NamedAdapter<double>> mixed() {
+  Random random(1);
+  return {
+      {"sharing", filled(mora::MoraAdapter<double, mora::Sharing>(25, 31, {.rank = 2}), random),
+       0.1},
+      {"rotation", filled(mora::MoraAdapter<double>(25, 31, {.rank = 2, .scale = -2.0}), random)},
+      {"lora", filled(mora::LoraAdapter<double>(25, 31, {.rank = 2}, random.generator()), random)},
+      {"whole", AnyAdapter<double>(mora::FullAdapter<double>(
+                    mora::FrozenLinear<double>(random.matrix<double>(31, 25))))},
+  };
+}
+
+TEST(LoraExport, HasTheSameUpdates) {
+  const auto adapters = mixed();
+  const auto exported = mora::export_lora(adapters);
+  ASSERT_EQ(exported.adapters.size(), 4u);
+  ASSERT_EQ(exported.modules.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(exported.adapters[i].module, adapters[i].module);
+    EXPECT_EQ(exported.adapters[i].dropout, adapters[i].dropout);
+    EXPECT_TRUE(exported.adapters[i].adapter.get_if<mora::LoraAdapter<double>>() != nullptr);
+    EXPECT_TRUE(near(update_of(exported.adapters[i]), update_of(adapters[i])));
+    EXPECT_EQ(exported.modules[i].relative_error, 0.0);
+  }
+  EXPECT_TRUE(exported.adapters[3].adapter.get_if<mora::FullAdapter<double>>() != nullptr);
+
+  const auto small = mora::export_lora(adapters, {.rank = 4});
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Matrix<double> wanted = update_of(adapters[i]);
+    const double error = (update_of(small.adapters[i]) - wanted).norm() / wanted.norm();
+    EXPECT_TRUE(near<double>(small.modules[i].relative_error, error, 1.0));
+    EXPECT_LE(small.modules[i].rank, 4);
+  }
+  EXPECT_GT(small.modules[1].relative_error, 0.1);
+}
+
+TEST(LoraExport, GoesThroughAFolderThatAnyReaderKnows) {
+  const TemporaryFolder folder;
+  auto adapters = mixed();
+  adapters.pop_back();
+  adapters.front().dropout = 0.0;
+  mora::save_peft(mora::export_lora(adapters).adapters, folder.where());
+  const mora::PeftFolder read(folder.where());
+  EXPECT_EQ(read.config().dialect, mora::PeftDialect::lora);
+  std::vector<mora::LayerShape> layers;
+  for (const auto& each : adapters) {
+    layers.push_back({.module = each.module, .in_features = 25, .out_features = 31});
+  }
+  const auto found = read.adapters<double>(layers);
+  ASSERT_EQ(found.size(), 3u);
+  for (const auto& each : found) {
+    const auto wanted = std::ranges::find(adapters, each.module, &NamedAdapter<double>::module);
+    ASSERT_NE(wanted, adapters.end());
+    EXPECT_TRUE(near(update_of(each), update_of(*wanted)));
+  }
+}
+
+TEST(LoraExport, RefusesTypesOfTheCallersAndNamesTheModule) {
+  using Own = mora::Pair<mora::LeadingEntries, mora::GroupSpread<mora::StridedGroups>>;
+  EXPECT_TRUE(throws<ArgumentError>({"mine", "not exported"}, [] {
+    (void)mora::export_lora<double>(
+        {{"mine", AnyAdapter<double>(mora::MoraAdapter<double, Own>(5, 7, {.rank = 2}))}});
+  }));
+  auto adapters = mixed();
+  adapters[1].adapter.get_if<mora::MoraAdapter<double>>()->matrix().value.setConstant(NAN);
+  EXPECT_TRUE(throws<mora::NumericError>({"rotation", "not finite"},
+                                         [&] { (void)mora::export_lora(adapters); }));
+}
+
+TEST(GgufNames, AreThoseOfLlamaCpp) {
+  using mora::detail::gguf_module;
+  EXPECT_EQ(gguf_module("model.layers.0.self_attn.q_proj"), "blk.0.attn_q");
+  EXPECT_EQ(gguf_module("model.layers.31.self_attn.o_proj"), "blk.31.attn_output");
+  EXPECT_EQ(gguf_module("model.layers.7.mlp.down_proj"), "blk.7.ffn_down");
+  EXPECT_EQ(gguf_module("lm_head"), "output");
+  for (const char* other : {"", "model.norm", "model.layers.", "model.layers.x.mlp.up_proj",
+                            "model.layers.1", "model.layers.1.mlp", "model.layers.1mlp.up_proj"}) {
+    EXPECT_FALSE(gguf_module(other).has_value()) << other;
+  }
+}
+
+// Two heads of four rows: row 2 i + h of a head is row 2 h + i.
+TEST(GgufRows, OfAHeadAreInterleaved) {
+  Matrix<double> rows(8, 1);
+  rows << 0, 1, 2, 3, 10, 11, 12, 13;
+  Matrix<double> expected(8, 1);
+  expected << 0, 2, 1, 3, 10, 12, 11, 13;
+  EXPECT_TRUE(equal(mora::detail::pair_rotated_rows(rows, 2), expected));
+}
+
+TEST(GgufAdapter, RefusesWhatItHasNoNameFor) {
+  const TemporaryFolder folder;
+  const auto config = mora::LlamaFolder(path(MORA_FIXTURES) / "llama_folders/untied_f32").config();
+  Random random(1);
+  const auto lora = [&](mora::Index in, mora::Index out) {
+    return filled(mora::LoraAdapter<double>(in, out, {.rank = 2}, random.generator()), random);
+  };
+  const auto save = [&](std::vector<NamedAdapter<double>> adapters) {
+    return [&config, &folder, adapters = std::move(adapters)] {
+      mora::save_gguf_adapter(adapters, config, folder / "a.gguf");
+    };
+  };
+  const mora::Index hidden = config.hidden_size;
+  EXPECT_TRUE(throws<ArgumentError>({"model.norm", "GGUF"}, save({{"model.norm", lora(3, 4)}})));
+  EXPECT_TRUE(throws<ArgumentError>(
+      {"k_proj", "expected", "found"},
+      save({{"model.layers.0.self_attn.k_proj", lora(hidden, config.key_value_size() + 1)}})));
+  EXPECT_TRUE(throws<ArgumentError>(
+      {"up_proj", "expected a LoRA"},
+      save({{"model.layers.0.mlp.up_proj",
+             AnyAdapter<double>(mora::MoraAdapter<double>(hidden, 7, {.rank = 2}))}})));
+  EXPECT_TRUE(folder.names().empty());
+  EXPECT_NO_THROW(save({{"model.layers.0.mlp.up_proj", lora(hidden, 7)}})());
+}
+
+}  // namespace
+}  // namespace mora_tests
