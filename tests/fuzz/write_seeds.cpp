@@ -35,6 +35,20 @@ int main(int count, char** arguments) {
       std::filesystem::copy_file(file, folder / "safetensors" / file.path().filename(),
                                  std::filesystem::copy_options::overwrite_existing);
     }
+    std::filesystem::create_directories(folder / "peft_config");
+    for (const auto& adapter : std::filesystem::directory_iterator(MORA_FIXTURES "/peft_folders")) {
+      std::filesystem::copy_file(adapter.path() / "adapter_config.json",
+                                 folder / "peft_config" / adapter.path().filename(),
+                                 std::filesystem::copy_options::overwrite_existing);
+    }
+    mora_tests::write_file(folder / "peft_config" / "paper",
+                           R"({"peft_type":"LORA","use_mora":true,"mora_type":6,"r":4,)"
+                           R"("target_modules":["q_proj"],"layers_to_transform":[10]})");
+    mora_tests::write_file(
+        folder / "peft_config" / "mora",
+        R"({"peft_type":"MORA","mora_operator":"random_sharing","mora_seed":7,)"
+        R"("mora_rounding":"paper","mora_scale":0.5,"rank_pattern":{"q_proj":2},)"
+        R"("mora_scale_pattern":{"q_proj":2},"target_modules":["q_proj"]})");
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;

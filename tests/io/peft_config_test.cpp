@@ -378,14 +378,12 @@ TEST_F(PeftConfigTest, CanBeAnyChangedText) {
     for (const char c : {'\0', '"', '}', '0', 'n', '\x80'}) {
       std::string changed = text;
       changed[i] = c;
-      write_file(config_path(), changed);
       try {
-        (void)config();
+        (void)mora::parse_peft_config(changed, "memory");
       } catch (const FormatError&) {
       }
     }
-    write_file(config_path(), text.substr(0, i));
-    EXPECT_THROW((void)config(), FormatError) << i;
+    EXPECT_THROW((void)mora::parse_peft_config(text.substr(0, i), "memory"), FormatError) << i;
   }
 }
 

@@ -102,11 +102,11 @@ TEST_P(PaperDialect, ComputesWhatThePapersCodeDoes) {
 TEST_P(PaperDialect, IsWrittenAsItWas) {
   const Fixture fixture(GetParam());
   const PaperFolder folder(fixture);
-  const TemporaryFolder target;
-  mora::save_peft(folder.adapters(), target / "again");
-  EXPECT_EQ(read_file(target / "again" / "adapter_model.safetensors"),
+  const path again = folder.folder_ / "again";
+  mora::save_peft(folder.adapters(), again);
+  EXPECT_EQ(read_file(again / "adapter_model.safetensors"),
             read_file(folder.folder_ / "adapter_model.safetensors"));
-  const Json config = Json::parse(read_file(target / "again" / "adapter_config.json"));
+  const Json config = Json::parse(read_file(again / "adapter_config.json"));
   EXPECT_EQ(config["peft_type"], "LORA");
   EXPECT_EQ(config["use_mora"], true);
   EXPECT_EQ(config["mora_type"], fixture.integer("mora_type"));

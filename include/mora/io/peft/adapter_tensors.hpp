@@ -49,6 +49,15 @@ using PeftModules = std::map<std::string, PeftModule, std::less<>>;
 [[nodiscard]] inline Index rows_of(const StoredTensor& matrix) { return matrix.shape()[0]; }
 [[nodiscard]] inline Index cols_of(const StoredTensor& matrix) { return matrix.shape()[1]; }
 
+/// Throws FormatError unless the config says that this module is stored whole.
+inline void require_saved(const PeftConfig& config, std::string_view module,
+                          const StoredTensor& tensor) {
+  if (config.saves(module)) return;
+  fail_tensor(tensor, "is no part of an adapter, and its module ", in_quotes(module),
+              " is none of modules_to_save; expected names such as ",
+              in_quotes(peft_name("<module>", PeftRole::a)));
+}
+
 /// How the tensors of one folder have to be.
 class PeftTensorRules {
  public:
@@ -74,6 +83,9 @@ class PeftTensorRules {
       if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
         fail_tensor(tensor, "expected numbers, found shape ", shape_text(shape));
       }
+      const bool whole = name->role == PeftRole::weight || name->role == PeftRole::bias;
+      // Of tied modules PEFT may name one and store both.
+      if (whole && !config_.ensure_weight_tying) require_saved(config_, name->module, tensor);
       modules[name->module].put(name->role, tensor);
     }
     bool any = false;
@@ -157,10 +169,6 @@ class PeftTensorRules {
     const StoredTensor& any = module.any();
     for (const PeftRole role : {PeftRole::a, PeftRole::b, PeftRole::m}) {
       if (module[role]) fail_tensor(*module[role], "is beside a whole copy of its module");
-    }
-    if (!config_.saves(name)) {
-      fail_tensor(any, "is no part of an adapter, and its module ", in_quotes(name),
-                  " is none of modules_to_save");
     }
     const auto& weight = module[PeftRole::weight];
     if (!weight) {

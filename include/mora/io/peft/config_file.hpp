@@ -80,7 +80,7 @@ inline constexpr std::array<int, 2> peft_version_known = {0, 21};
 /// Reads adapter_config.json piece by piece.
 class PeftConfigReader {
  public:
-  explicit PeftConfigReader(const std::filesystem::path& path) : json_(JsonObject::read(path)) {}
+  explicit PeftConfigReader(JsonObject json) : json_(std::move(json)) {}
 
   [[nodiscard]] PeftConfig read() {
     read_dialect();
@@ -341,7 +341,12 @@ class PeftConfigReader {
 /// say nothing here, as the modules are those with tensors; in other places they are refused.
 /// Throws as JsonObject::read does, and FormatError with file, key and what was found.
 [[nodiscard]] inline PeftConfig read_peft_config(const std::filesystem::path& path) {
-  return detail::PeftConfigReader(path).read();
+  return detail::PeftConfigReader(JsonObject::read(path)).read();
+}
+/// The same of a text; `path` is for messages.
+[[nodiscard]] inline PeftConfig parse_peft_config(std::string_view text,
+                                                  const std::filesystem::path& path) {
+  return detail::PeftConfigReader(JsonObject::parse(text, path)).read();
 }
 
 }  // namespace mora::inline MORA_ABI

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mora/models/llama/llama.hpp"
@@ -49,6 +50,7 @@ template <class Layers>
   if (config.tie_word_embeddings) {
     LayerShape head = shapes[LlamaTensors::embedding()];
     head.tied_to = std::exchange(head.module, "lm_head");
+    head.linear = true;
     shapes.push_back(std::move(head));
   }
   return shapes;

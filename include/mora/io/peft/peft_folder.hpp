@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -70,10 +71,17 @@ class PeftFolder {
   template <Real T>
   [[nodiscard]] std::vector<NamedAdapter<T>> adapters(std::span<const LayerShape> layers) const {
     std::map<std::string_view, const LayerShape*> shapes;
-    for (const LayerShape& layer : layers) shapes.emplace(layer.module, &layer);
+    std::set<std::string_view> tied;
+    for (const LayerShape& layer : layers) {
+      shapes.emplace(layer.module, &layer);
+      if (!layer.tied_to.empty()) tied.insert({layer.module, layer.tied_to});
+    }
     for (const auto& [name, module] : modules_) {
       const auto shape = shapes.find(name);
       if (shape == shapes.end()) no_such_module(module.any(), name, layers);
+      if (module.saved() && !tied.contains(name)) {
+        detail::require_saved(config_, name, module.any());
+      }
       require_fits(*shape->second, module);
     }
     for (const LayerShape& layer : layers) require_tied(layer);
@@ -178,11 +186,11 @@ class PeftFolder {
       if (bias) require(*bias, {out});
       return;
     }
-    if (!layer.linear || !layer.tied_to.empty()) {
-      detail::fail_tensor(module.any(), "its module is ",
-                          layer.linear && !layer.tied_to.empty() ? "" : "no linear layer",
-                          layer.tied_to.empty() ? "" : ", and tied to ", layer.tied_to);
+    if (!layer.tied_to.empty()) {
+      detail::fail_tensor(module.any(), "its module is tied to ", layer.tied_to,
+                          " in this model, and has no adapter of its own");
     }
+    if (!layer.linear) detail::fail_tensor(module.any(), "its module is no linear layer");
     if (config_.dialect == PeftDialect::lora) {
       const Index rank = config_.rank_of(layer.module);
       require(*module[detail::PeftRole::a], {rank, in});
@@ -240,10 +248,14 @@ class PeftFolder {
   template <Real T>
   [[nodiscard]] AnyAdapter<T> make(const LayerShape& layer,
                                    const detail::PeftModule& module) const {
-    if (module.saved()) return make_full<T>(layer, module);
-    if (config_.dialect == PeftDialect::lora) return make_lora<T>(layer, module);
-    return std::visit([&](const auto& op) { return make_mora<T>(layer, matrix_of(module), op); },
-                      config_.op);
+    try {
+      if (module.saved()) return make_full<T>(layer, module);
+      if (config_.dialect == PeftDialect::lora) return make_lora<T>(layer, module);
+      return std::visit([&](const auto& op) { return make_mora<T>(layer, matrix_of(module), op); },
+                        config_.op);
+    } catch (const ArgumentError& error) {  // a scale beyond T, say
+      detail::fail_tensor(module.any(), error.what());
+    }
   }
 
   template <Real T>

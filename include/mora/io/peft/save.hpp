@@ -338,6 +338,7 @@ void save_peft(const Llama<T>& model, const std::string& name, const std::filesy
   }
   PeftConfig config = detail::peft_config_of(parts, settings);
   config.ensure_weight_tying = tied;
+  if (tied) std::erase(config.modules_to_save, "lm_head");  // that key brings it
   detail::write_peft(folder, std::move(parts), config, settings.dtype.value_or(dtype_of<T>()));
 }
 
