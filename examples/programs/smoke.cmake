@@ -1,0 +1,53 @@
+# cmake -P smoke.cmake <folder of the programs> <fixtures> <folder>
+# The programs about adapters: what they print and write, and their exit codes.
+
+cmake_minimum_required(VERSION 3.24)
+
+# CMAKE_ARGV0 to 2 are "cmake -P <script>".
+set(programs "${CMAKE_ARGV3}")
+set(base "${CMAKE_ARGV4}/llama_folders/untied_f16")
+set(adapter "${CMAKE_ARGV4}/peft_folders/lora")
+set(out "${CMAKE_ARGV5}")
+file(REMOVE_RECURSE "${out}")
+file(MAKE_DIRECTORY "${out}")
+
+# expect(<code> <regular expression in stdout and stderr> <program> <argument>...)
+function(expect code regex program)
+  execute_process(COMMAND "${programs}/${program}" ${ARGN} RESULT_VARIABLE found
+                  OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(NOT found EQUAL code)
+    message(FATAL_ERROR "${program} ${ARGN}: expected exit code ${code}, found ${found}:\n${text}")
+  endif()
+  if(NOT text MATCHES "${regex}")
+    message(FATAL_ERROR "${program} ${ARGN}: expected '${regex}', found:\n${text}")
+  endif()
+endfunction()
+
+foreach(program IN ITEMS adapter_merge adapter_convert adapter_info)
+  expect(0 "Usage" ${program} --help)
+  expect(2 "required|--help" ${program})
+  expect(2 "nonsense|required" ${program} a b c --nonsense)
+endforeach()
+
+expect(0 "q_proj,LoRA,16,16,128,[^\n]*\n.*768 parameters" adapter_info "${adapter}" --spectrum
+       "${out}/values.csv")
+file(STRINGS "${out}/values.csv" lines)
+list(LENGTH lines count)
+if(NOT count EQUAL 25)
+  message(FATAL_ERROR "values.csv: expected 24 values and a header, found ${count} lines")
+endif()
+expect(1 "adapter_info: .*nowhere.*adapter_config.json" adapter_info "${out}/nowhere")
+
+expect(0 "down_proj,F16,0.84[^\n]*" adapter_merge "${base}" "${adapter}" "${out}/merged" --quiet)
+expect(0 "down_proj,2,0\\.[0-9]+" adapter_convert "${adapter}" "${out}/small" --to lora --rank 2)
+expect(0 "q_proj,LoRA,16,16,64," adapter_info "${out}/small" --base "${out}/merged")
+expect(1 "merged: is there already" adapter_merge "${base}" "${adapter}" "${out}/merged")
+expect(1 "--to gguf needs --base" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf)
+expect(0 "down_proj,4,0" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf --base "${base}")
+expect(1 "relative_error" adapter_convert "${adapter}" "${out}/y" --to lora --error 2)
+expect(2 "--to" adapter_convert "${adapter}" "${out}/y" --to pytorch)
+file(GLOB found RELATIVE "${out}" "${out}/*")
+list(SORT found)
+if(NOT found STREQUAL "merged;small;values.csv;x.gguf")
+  message(FATAL_ERROR "expected merged, small, values.csv and x.gguf, found ${found}")
+endif()
