@@ -23,6 +23,7 @@
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
+#include "mora/core/scratch.hpp"
 #include "mora/io/atomic_file.hpp"
 #include "mora/io/sharded_tensors.hpp"
 #include "mora/io/sharded_writer.hpp"
@@ -118,6 +119,10 @@ class NewFolder {
   bool committed_ = false;
 };
 
+// What scratch memory is for.
+struct RowsBefore;
+struct RowsAfter;
+
 /// Bytes of a tensor that are treated at a time.
 inline constexpr Index merge_piece_bytes = Index{8} << 20;
 
@@ -138,46 +143,68 @@ class TensorMerge {
 
   template <class Progress>
   [[nodiscard]] MergedModule write(ShardedWriter& writer, const Progress& progress) {
-    const Index rows = adapter_.adapter.out_features();
-    const Index cols = adapter_.adapter.in_features();
-    const Index count = std::max<Index>(1, merge_piece_bytes / Index{sizeof(double)} / cols);
     MergedModule result{.module = adapter_.module, .dtype = tensor_.dtype()};
-    double update = 0.0;
-    double lost = 0.0;
-    Matrix<double> before, after;
-    for (Index first = 0; first < rows; first += count) {
-      const Index here = std::min(count, rows - first);
-      resize(before, here, cols);
-      tensor_.copy_to(first * cols, std::span<double>(before.data(), size_of(before)));
-      after = before;
-      parallel_pieces(here, std::max<Index>(1, (Index{1} << 16) / cols),
-                      [&](Index row, Index number) {
-                        merge_->merge_rows(first + row, rows_of(map_of(after), row, number));
-                      });
-      if (!all_finite(after)) {
-        throw NumericError(
-            concat(adapter_.module, ": a number of the merged weight is not finite"));
-      }
-      writer.write(tensor_.name(), std::span<const double>(after.data(), size_of(after)));
-      (void)with_type_of(tensor_.dtype(), [&]<class Stored>(Stored) {
-        for (Index i = 0; i < after.size(); ++i) {
-          const double wanted = after.data()[i];
-          const double rest = convert_number<double>(convert_number<Stored>(wanted)) - wanted;
-          const double change = wanted - before.data()[i];
-          update += change * change;
-          lost += rest * rest;
-        }
-      });
-      progress(here * cols * (bits_of(tensor_.dtype()) / 8));
-    }
-    result.update_norm = std::sqrt(update);
-    result.rounding_error = update > 0.0 ? std::sqrt(lost / update) : 0.0;
+    (void)with_type_of(tensor_.dtype(), [&]<class Stored>(Stored) {
+      result = write_as<Stored>(writer, progress, std::move(result));
+    });
     return result;
   }
 
  private:
-  [[nodiscard]] static std::size_t size_of(const Matrix<double>& matrix) {
-    return static_cast<std::size_t>(matrix.size());
+  /// Every number is converted once, merged, and rounded once, a few rows a thread.
+  template <class Stored, class Progress>
+  [[nodiscard]] MergedModule write_as(ShardedWriter& writer, const Progress& progress,
+                                      MergedModule result) {
+    const Index rows = adapter_.adapter.out_features();
+    const Index cols = adapter_.adapter.in_features();
+    const Index count = std::max<Index>(1, merge_piece_bytes / Index{sizeof(Stored)} / cols);
+    const Index piece = std::max<Index>(1, (Index{1} << 14) / cols);
+    std::vector<Stored> stored(static_cast<std::size_t>(std::min(count, rows) * cols));
+    std::vector<std::pair<double, double>> sums;  // of each piece, so that threads do not matter
+    std::pair<double, double> sum;
+    for (Index first = 0; first < rows; first += count) {
+      const Index here = std::min(count, rows - first);
+      sums.assign(static_cast<std::size_t>((here + piece - 1) / piece), {0.0, 0.0});
+      parallel_pieces(here, piece, [&](Index row, Index number) {
+        sums[static_cast<std::size_t>(row / piece)] = merge_rows(
+            first + row, number, std::span(stored).subspan(static_cast<std::size_t>(row * cols)));
+      });
+      for (const auto& [update, lost] : sums) {
+        sum.first += update;
+        sum.second += lost;
+      }
+      const auto whole =
+          std::span(std::as_const(stored)).first(static_cast<std::size_t>(here * cols));
+      writer.write(tensor_.name(), std::as_bytes(whole));
+      progress(std::ssize(std::as_bytes(whole)));
+    }
+    result.update_norm = std::sqrt(sum.first);
+    result.rounding_error = sum.first > 0.0 ? std::sqrt(sum.second / sum.first) : 0.0;
+    return result;
+  }
+
+  /// Squares of the update and of what rounding takes from it.
+  template <class Stored>
+  [[nodiscard]] std::pair<double, double> merge_rows(Index first, Index number,
+                                                     std::span<Stored> stored) const {
+    const Index cols = adapter_.adapter.in_features();
+    MutableMap<double> before = scratch<double, RowsBefore>(number, cols);
+    MutableMap<double> after = scratch<double, RowsAfter>(number, cols);
+    const std::span<double> numbers(before.data(), static_cast<std::size_t>(number * cols));
+    tensor_.copy_to(first * cols, numbers);
+    after = before;
+    merge_->merge_rows(first, after);
+    const double update = (after - before).squaredNorm();
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      stored[i] = convert_number<Stored>(after.data()[i]);
+      numbers[i] = convert_number<double>(stored[i]);
+    }
+    if (!all_finite(before)) {
+      throw NumericError(concat(adapter_.module,
+                                ": the merged weight has numbers that are not finite, ",
+                                "or beyond ", name_of(tensor_.dtype())));
+    }
+    return {update, (before - after).squaredNorm()};
   }
 
   StoredTensor tensor_;
