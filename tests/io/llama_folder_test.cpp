@@ -69,7 +69,7 @@ INSTANTIATE_TEST_SUITE_P(, StoredLlama,
                          [](const auto& name) { return std::string(name.param); });
 
 TEST_P(StoredLlama, HasTheLogitsOfTransformers) {
-  const Fixture fixture("llama_folders.safetensors");
+  const Fixture fixture("llama_folders/logits.safetensors");
   const LlamaFolder folder(stored(GetParam()));
   EXPECT_EQ(folder.warnings(), std::vector<std::string>{});
   mora::Batch batch;
