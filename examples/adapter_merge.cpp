@@ -4,6 +4,7 @@
 //
 //   adapter_merge BASE ADAPTER MERGED
 
+#include <algorithm>
 #include <iomanip>
 #include <iostream>
 #include <mora/io/llama/llama_folder.hpp>
@@ -34,15 +35,22 @@ int main(int count, char** arguments) {
     programs::print_warnings(folder.warnings());
     const mora::LlamaFolder model(base, {.links = links});
     programs::print_warnings(model.warnings());
-    const auto adapters = folder.adapters<double>(mora::layer_shapes(model.config()));
     mora::Index percent = 0;
-    const auto report =
-        mora::merge_folder(base, adapters, merged,
-                           {.links = links, .progress = [&](mora::Index done, mora::Index all) {
-                              if (quiet || done * 100 / all < percent + 5) return;
-                              percent = done * 100 / all;
-                              std::cerr << percent << " %\n";
-                            }});
+    const mora::MergeFolderSettings settings{.links = links,
+                                             .progress = [&](mora::Index done, mora::Index all) {
+                                               if (quiet || done * 100 / all < percent + 5) return;
+                                               percent = done * 100 / all;
+                                               std::cerr << percent << " %\n";
+                                             }};
+    const auto merge_in = [&]<class T>(T) {
+      const auto adapters = folder.adapters<T>(mora::layer_shapes(model.config()));
+      return mora::merge_folder(base, adapters, merged, settings);
+    };
+    // Float is exact enough where the weights have 16 bits or fewer.
+    const bool narrow = std::ranges::all_of(model.tensors().tensors(), [](const auto& tensor) {
+      return mora::bits_of(tensor.dtype()) <= 16;
+    });
+    const auto report = narrow ? merge_in(float{}) : merge_in(double{});
     std::cout << "module,dtype,update_norm,rounding_error\n" << std::setprecision(4);
     for (const mora::MergedModule& module : report) {
       std::cout << module.module << ',' << mora::name_of(module.dtype) << ',' << module.update_norm

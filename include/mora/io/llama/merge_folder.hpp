@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -42,7 +44,7 @@ namespace mora::inline MORA_ABI {
 struct MergedModule {
   std::string module;
   Dtype dtype = Dtype::f32;
-  double update_norm = 0.0;  ///< ||Delta W||_F, as merged in double.
+  double update_norm = 0.0;  ///< ||Delta W||_F.
   /// ||(W' - W) - Delta W||_F / ||Delta W||_F with W' as it is stored: what rounding to the dtype
   /// took from the update. 0 for a zero update.
   double rounding_error = 0.0;
@@ -122,14 +124,28 @@ class NewFolder {
 // What scratch memory is for.
 struct RowsBefore;
 struct RowsAfter;
+struct RowsRoundedToOdd;
+
+/// A float that rounds to any format of at most 22 bits as the double does: cut off, with the last
+/// bit set where something was lost (Boldo and Melquiond, "Emulation of FMA and correctly rounded
+/// sums", 2008, theorem 1). NaN stays one.
+[[nodiscard]] inline float round_to_odd(double x) {
+  const auto nearest = static_cast<float>(x);
+  const auto back = static_cast<double>(nearest);
+  auto bits = std::bit_cast<std::uint32_t>(nearest);
+  bits -= static_cast<std::uint32_t>(std::abs(back) > std::abs(x));
+  bits |= static_cast<std::uint32_t>(back < x) | static_cast<std::uint32_t>(back > x);
+  return std::bit_cast<float>(bits);
+}
 
 /// Bytes of a tensor that are treated at a time.
 inline constexpr Index merge_piece_bytes = Index{8} << 20;
 
 /// One module's weight, merged and written by rows.
+template <Real T>
 class TensorMerge {
  public:
-  TensorMerge(const StoredTensor& tensor, const NamedAdapter<double>& adapter)
+  TensorMerge(const StoredTensor& tensor, const NamedAdapter<T>& adapter)
       : tensor_(tensor), adapter_(adapter), merge_(adapter.adapter.row_merge()) {
     const Index rows = adapter.adapter.out_features();
     const Index cols = adapter.adapter.in_features();
@@ -188,36 +204,46 @@ class TensorMerge {
   [[nodiscard]] std::pair<double, double> merge_rows(Index first, Index number,
                                                      std::span<Stored> stored) const {
     const Index cols = adapter_.adapter.in_features();
-    MutableMap<double> before = scratch<double, RowsBefore>(number, cols);
-    MutableMap<double> after = scratch<double, RowsAfter>(number, cols);
-    const std::span<double> numbers(before.data(), static_cast<std::size_t>(number * cols));
+    MutableMap<T> before = scratch<T, RowsBefore>(number, cols);
+    MutableMap<T> after = scratch<T, RowsAfter>(number, cols);
+    const std::span<T> numbers(before.data(), static_cast<std::size_t>(number * cols));
     tensor_.copy_to(first * cols, numbers);
     after = before;
     merge_->merge_rows(first, after);
-    const double update = (after - before).squaredNorm();
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
-      stored[i] = convert_number<Stored>(after.data()[i]);
-      numbers[i] = convert_number<double>(stored[i]);
+    const double update{(after - before).squaredNorm()};
+    const std::span<const T> merged(after.data(), numbers.size());
+    const std::span<Stored> rounded = stored.first(numbers.size());
+    if constexpr (std::same_as<T, double> && sizeof(Stored) < sizeof(float)) {
+      // Loops over float use wider vectors; the detour rounds no number twice.
+      const std::span<float> odd(scratch<float, RowsRoundedToOdd>(number, cols).data(),
+                                 numbers.size());
+      for (std::size_t i = 0; i < odd.size(); ++i) odd[i] = round_to_odd(merged[i]);
+      convert(std::span<const float>(odd), rounded);
+    } else {
+      convert(merged, rounded);
     }
+    convert(std::span<const Stored>(rounded), numbers);
     if (!all_finite(before)) {
       throw NumericError(concat(adapter_.module,
                                 ": the merged weight has numbers that are not finite, ",
                                 "or beyond ", name_of(tensor_.dtype())));
     }
-    return {update, (before - after).squaredNorm()};
+    return {update, double{(before - after).squaredNorm()}};
   }
 
   StoredTensor tensor_;
-  const NamedAdapter<double>& adapter_;
-  std::unique_ptr<const AnyAdapter<double>::RowMerge> merge_;
+  const NamedAdapter<T>& adapter_;
+  std::unique_ptr<const typename AnyAdapter<T>::RowMerge> merge_;
 };
 
 }  // namespace detail
 
 /// Writes the checkpoint in `base` (a folder with model.safetensors or shards) with adapters merged
 /// into it as the new folder `target`, in shards no larger than the base's; other files of the base
-/// (config, tokenizer) are copied. The merge is in double and rounded once to each tensor's dtype.
-/// The folder appears whole or not at all; `target` must not be there, or be empty.
+/// (config, tokenizer) are copied. The merge is in T: with double it is rounded once to each
+/// tensor's dtype; float is twice as fast, and as good for F16 and BF16 but for one number in some
+/// ten thousand, which lies between two of the dtype's and may go to the other. The folder appears
+/// whole or not at all; `target` must not be there, or be empty.
 ///
 /// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: that of
 /// copying the files, when the disk is the limit.
@@ -226,12 +252,14 @@ class TensorMerge {
 /// FormatError for one of another shape or a dtype that is not converted; NumericError naming the
 /// module for a merged number that is not finite or that the dtype cannot hold; FileError where the
 /// system refuses.
-[[nodiscard]] inline std::vector<MergedModule> merge_folder(
-    const std::filesystem::path& base, const std::vector<NamedAdapter<double>>& adapters,
-    const std::filesystem::path& target, const MergeFolderSettings& settings = {}) {
+template <Real T>
+[[nodiscard]] std::vector<MergedModule> merge_folder(const std::filesystem::path& base,
+                                                     const std::vector<NamedAdapter<T>>& adapters,
+                                                     const std::filesystem::path& target,
+                                                     const MergeFolderSettings& settings = {}) {
   const ShardedTensors tensors(base, {.access = FileAccess::mapped, .links = settings.links});
-  std::map<std::string, detail::TensorMerge> merges;
-  for (const NamedAdapter<double>& adapter : adapters) {
+  std::map<std::string, detail::TensorMerge<T>> merges;
+  for (const NamedAdapter<T>& adapter : adapters) {
     const std::string name = adapter.module + ".weight";
     const auto tensor = tensors.find(name);
     if (!tensor) {
@@ -239,7 +267,7 @@ class TensorMerge {
                                          detail::in_quotes(name), " for the adapter of ",
                                          adapter.module));
     }
-    if (!merges.emplace(name, detail::TensorMerge(*tensor, adapter)).second) {
+    if (!merges.emplace(name, detail::TensorMerge<T>(*tensor, adapter)).second) {
       throw ArgumentError(detail::concat(adapter.module, ": has two adapters"));
     }
   }
