@@ -162,8 +162,7 @@ TEST(LlamaAdapterReference, AgreesWithThePapersMora) {
   });
 }
 
-// Four, and the one of folders, which io has.
-TEST(LlamaAdapterReference, AllFilesAreThere) { EXPECT_EQ(Fixture::names("llama_").size(), 5u); }
+TEST(LlamaAdapterReference, AllFilesAreThere) { EXPECT_EQ(Fixture::names("llama_").size(), 4u); }
 
 }  // namespace
 }  // namespace mora_tests
