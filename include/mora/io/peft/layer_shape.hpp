@@ -23,9 +23,10 @@ struct LayerShape {
 template <class Layers>
 [[nodiscard]] std::vector<LayerShape> layer_shapes(const Layers& layers) {
   std::vector<LayerShape> shapes;
-  for (const auto& [module, layer] : layers) {
+  for (const auto& entry : layers) {
+    const auto& layer = entry.second;
     LayerShape& shape = shapes.emplace_back();
-    shape.module = module;
+    shape.module = entry.first;
     shape.in_features = layer.in_features();
     shape.out_features = layer.out_features();
     if constexpr (requires { layer.base(); }) {

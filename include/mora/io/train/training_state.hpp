@@ -203,7 +203,8 @@ template <Module M, UpdateRule Rule>
     }
   }
   for (const TextMap* keys : {&description, &std::as_const(found)}) {
-    for (const auto& [key, text] : *keys) {
+    for (const auto& entry : *keys) {
+      const std::string& key = entry.first;
       const auto say = [&key](const TextMap& map) {
         const auto at = map.find(key);
         return at == map.end() ? std::string("nothing") : detail::in_quotes(at->second);
@@ -264,9 +265,8 @@ template <Module M, UpdateRule Rule>
   detail::require_no_more(moments, known);
 
   // From here on nothing fails.
-  model.visit_parameters([&](std::string_view name, Parameter<T>& p) {
-    p.value.swap(values.find(name)->second);
-  });
+  model.visit_parameters(
+      [&](std::string_view name, Parameter<T>& p) { p.value.swap(values.find(name)->second); });
   optimizer = std::move(loaded);
   return position;
 }
