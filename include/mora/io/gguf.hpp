@@ -3,6 +3,7 @@
 
 #include <array>
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -14,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "mora/core/index.hpp"
 #include "mora/io/atomic_file.hpp"
 #include "mora/io/in_quotes.hpp"
 

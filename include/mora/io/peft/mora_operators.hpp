@@ -8,6 +8,7 @@
 #include <utility>
 #include <variant>
 
+#include "mora/adapters/side.hpp"
 #include "mora/operators/reference_types.hpp"
 #include "mora/operators/truncation.hpp"
 
