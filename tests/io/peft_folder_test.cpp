@@ -101,7 +101,6 @@ class PeftFolders : public PeftFolderTest {
     }
     throw std::runtime_error("no such layer");
   }
-  static constexpr const char* query = "base_model.model.model.layers.0.self_attn.q_proj";
 };
 
 TEST_F(PeftFolders, SayWhichModulesTheyHave) {
