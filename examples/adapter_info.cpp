@@ -29,7 +29,7 @@ int main(int count, char** arguments) {
       "Says of a PEFT adapter (LoRA or MoRA) what it is, and of each module: size, parameters, "
       "norm of "
       "its update, numerical, effective and stable rank, and the singular values above 0.1 (the "
-      "paper's figure 5). scripts/plot_spectrum draws the file of --spectrum.",
+      "paper's figure 5).",
       "adapter_info");
   std::string adapter;
   std::optional<std::string> base, spectrum;
