@@ -3,6 +3,25 @@
 
 include_guard(DIRECTORY)
 
+# mora_fetch_headers(<project> <what> <target> <include folder> <url> <sha256>): unpacks an archive,
+# without its own build, which adds targets and options, and makes of its headers an imported target:
+# its folder counts as a system one then, and its warnings are nobody's concern. Sets
+# <project>_SOURCE_DIR.
+macro(mora_fetch_headers project what target folder url sha256)
+  include(FetchContent)
+  FetchContent_Declare(
+    ${project}
+    URL ${url}
+    URL_HASH SHA256=${sha256}
+    DOWNLOAD_EXTRACT_TIMESTAMP FALSE
+    # A folder that is not there: unpack only.
+    SOURCE_SUBDIR unpack-only)
+  message(STATUS "mora: no ${what} installed, downloading it")
+  FetchContent_MakeAvailable(${project})
+  add_library(${target} INTERFACE IMPORTED GLOBAL)
+  target_include_directories(${target} INTERFACE "${${project}_SOURCE_DIR}${folder}")
+endmacro()
+
 # Defines Eigen3::Eigen unless it exists already.
 function(mora_require_eigen)
   if(NOT TARGET Eigen3::Eigen)
@@ -22,19 +41,10 @@ function(mora_require_eigen)
     return()
   endif()
 
-  include(FetchContent)
-  FetchContent_Declare(
-    mora_eigen
-    URL https://gitlab.com/libeigen/eigen/-/archive/3.4.0/eigen-3.4.0.tar.gz
-    URL_HASH SHA256=8586084f71f9bde545ee7fa6d00288b264a2b7ac3607b974e54d13e7162c1c72
-    DOWNLOAD_EXTRACT_TIMESTAMP FALSE
-    # A folder that is not there: unpack only, as Eigen's own build adds targets and options.
-    SOURCE_SUBDIR unpack-only)
-  message(STATUS "mora: no Eigen installed, downloading 3.4.0")
-  FetchContent_MakeAvailable(mora_eigen)
-  # Imported, so its folder counts as a system one and its warnings are nobody's concern.
-  add_library(Eigen3::Eigen INTERFACE IMPORTED GLOBAL)
-  target_include_directories(Eigen3::Eigen INTERFACE "${mora_eigen_SOURCE_DIR}")
+  mora_fetch_headers(
+    mora_eigen "Eigen 3.4.0" Eigen3::Eigen ""
+    https://gitlab.com/libeigen/eigen/-/archive/3.4.0/eigen-3.4.0.tar.gz
+    8586084f71f9bde545ee7fa6d00288b264a2b7ac3607b974e54d13e7162c1c72)
   set(mora_fetched_eigen "${mora_eigen_SOURCE_DIR}" PARENT_SCOPE)
 endfunction()
 
@@ -56,19 +66,10 @@ function(mora_require_json)
     return()
   endif()
 
-  include(FetchContent)
-  FetchContent_Declare(
-    mora_json
-    URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
-    URL_HASH SHA256=d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d
-    DOWNLOAD_EXTRACT_TIMESTAMP FALSE
-    # Unpack only: a target of its own build could not be part of the installed mora::io.
-    SOURCE_SUBDIR unpack-only)
-  message(STATUS "mora: no nlohmann/json installed, downloading 3.11.3")
-  FetchContent_MakeAvailable(mora_json)
-  add_library(nlohmann_json::nlohmann_json INTERFACE IMPORTED GLOBAL)
-  target_include_directories(nlohmann_json::nlohmann_json
-                             INTERFACE "${mora_json_SOURCE_DIR}/include")
+  mora_fetch_headers(
+    mora_json "nlohmann/json 3.11.3" nlohmann_json::nlohmann_json /include
+    https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
+    d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d)
   set(mora_fetched_json "${mora_json_SOURCE_DIR}" PARENT_SCOPE)
 endfunction()
 
@@ -128,15 +129,8 @@ function(mora_require_cli11)
     return()
   endif()
 
-  include(FetchContent)
-  FetchContent_Declare(
-    mora_cli11
-    URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz
-    URL_HASH SHA256=aac0ab42108131ac5d3344a9db0fdf25c4db652296641955720a4fbe52334e22
-    DOWNLOAD_EXTRACT_TIMESTAMP FALSE
-    SOURCE_SUBDIR unpack-only)
-  message(STATUS "mora: no CLI11 installed, downloading 2.3.2")
-  FetchContent_MakeAvailable(mora_cli11)
-  add_library(CLI11::CLI11 INTERFACE IMPORTED GLOBAL)
-  target_include_directories(CLI11::CLI11 INTERFACE "${mora_cli11_SOURCE_DIR}/include")
+  mora_fetch_headers(
+    mora_cli11 "CLI11 2.3.2" CLI11::CLI11 /include
+    https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz
+    aac0ab42108131ac5d3344a9db0fdf25c4db652296641955720a4fbe52334e22)
 endfunction()

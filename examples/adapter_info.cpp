@@ -4,11 +4,11 @@
 //
 //   adapter_info ADAPTER [--base MODEL] [--spectrum values.csv]
 
+#include <concepts>
 #include <fstream>
 #include <iostream>
 #include <mora/analysis/singular_values.hpp>
-#include <mora/io/peft/lora_export.hpp>
-#include <mora/io/peft/mora_operators.hpp>
+#include <mora/io/peft/visit_adapter.hpp>
 #include <optional>
 #include <string>
 
@@ -54,24 +54,23 @@ int main(int count, char** arguments) {
       const mora::Index parameters = parameters_of(each.adapter);
       total += parameters;
       std::cout << each.module << ',';
-      const bool known = mora::detail::with_known_adapter(each.adapter, [&](const auto& one) {
-        const mora::Spectrum s = mora::spectrum(one);
-        const std::string kind =
-            folder.config().dialect == mora::PeftDialect::lora
-                ? "LoRA"
-                : "MoRA " + std::string(mora::detail::name_of(folder.config().op));
-        std::cout << kind << ',' << one.in_features() << ',' << one.out_features() << ','
-                  << parameters << ',' << s.values.norm() << ','
-                  << (s.values.size() == 0 ? 0.0 : s.values[0]) << ',' << s.numerical_rank() << ','
-                  << s.effective_rank() << ',' << s.stable_rank() << ',' << s.count_above(0.1)
-                  << '\n';
-        for (mora::Index i = 0; i < s.values.size(); ++i) {
-          if (spectrum) values << each.module << ',' << i << ',' << s.values[i] << '\n';
+      (void)mora::visit_adapter(each.adapter, [&]<class A>(const A& one) {
+        if constexpr (std::same_as<A, mora::FullAdapter<double>>) {
+          std::cout << "whole," << one.in_features() << ',' << one.out_features() << ','
+                    << parameters << ",,,,,,\n";
+        } else {
+          const mora::Spectrum s = mora::spectrum(one);
+          const bool lora = folder.config().dialect == mora::PeftDialect::lora;
+          std::cout << (lora ? "LoRA" : "MoRA " + std::string(mora::name_of(folder.config().op)))
+                    << ',' << one.in_features() << ',' << one.out_features() << ',' << parameters
+                    << ',' << s.values.norm() << ',' << (s.values.size() == 0 ? 0.0 : s.values[0])
+                    << ',' << s.numerical_rank() << ',' << s.effective_rank() << ','
+                    << s.stable_rank() << ',' << s.count_above(0.1) << '\n';
+          for (mora::Index i = 0; spectrum && i < s.values.size(); ++i) {
+            values << each.module << ',' << i << ',' << s.values[i] << '\n';
+          }
         }
       });
-      if (known) continue;
-      std::cout << "whole," << each.adapter.in_features() << ',' << each.adapter.out_features()
-                << ',' << parameters << ",,,,,,\n";
     }
     std::cerr << adapters.size() << " modules, " << total << " parameters, rank "
               << folder.config().rank << '\n';

@@ -9,8 +9,7 @@
 
 #include "support/compare.hpp"
 #include "support/misuse.hpp"
-#include "support/operators.hpp"
-#include "support/random.hpp"
+#include "support/updates.hpp"
 
 /// \file
 /// Sums of adapters against sums of their updates.
@@ -26,52 +25,27 @@ using mora::NumericError;
 using mora::ShapeError;
 
 template <class A>
-[[nodiscard]] Matrix<double> update_of(const A& adapter) {
-  using T = typename A::Scalar;
-  Matrix<T> update = Matrix<T>::Zero(adapter.out_features(), adapter.in_features());
-  adapter.merge_rows(adapter.plan_merge(), 0, mora::detail::map_of(update));
-  return update.template cast<double>();
-}
-
-template <class A>
-[[nodiscard]] A filled(A adapter, Random& random) {
-  adapter.visit_parameters(
-      [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, random.generator()); });
-  return adapter;
-}
-
-template <class A>
 using Summands = std::vector<mora::Summand<A>>;
 
 TEST(WeightedSum, OfMoraIsThatOfTheUpdates) {
-  for_each_operator([](const char* name, const auto& op) {
-    SCOPED_TRACE(name);
-    for (const Shape& shape : awkward_shapes) {
-      SCOPED_TRACE(shape);
-      if (!side_for(op, shape)) continue;
-      Random random(1);
-      mora::MoraSettings<std::decay_t<decltype(op)>> settings;
-      settings.rank = shape.rank;
-      settings.rounding = shape.rounding;
-      settings.op = op;
-      using Adapter = MoraAdapter<double, std::decay_t<decltype(op)>>;
-      settings.scale = -0.75;
-      const Adapter first = filled(Adapter(shape.in, shape.out, settings), random);
-      const Adapter second = filled(Adapter(shape.in, shape.out, settings), random);
-      settings.scale = 3.0;
-      const Adapter third = filled(Adapter(shape.in, shape.out, settings), random);
-      const Adapter equal = mora::weighted_sum(Summands<Adapter>{{&first, 0.5}, {&second, -2.0}});
-      EXPECT_EQ(equal.settings().scale, -0.75);
-      EXPECT_TRUE(near(update_of(equal), 0.5 * update_of(first) - 2.0 * update_of(second)));
-      const Adapter mixed = mora::weighted_sum(Summands<Adapter>{{&first, 0.5}, {&third, 2.0}});
-      EXPECT_EQ(mixed.settings().scale, 1.0);
-      EXPECT_TRUE(near(update_of(mixed), 0.5 * update_of(first) + 2.0 * update_of(third)));
-      const Adapter minus = mora::negated(first);
-      EXPECT_TRUE(same_bits(minus.matrix().value, Matrix<double>(-first.matrix().value)));
-      const Adapter mean = mora::average<Adapter>({&first, &second, &third});
-      EXPECT_TRUE(
-          near(update_of(mean), (update_of(first) + update_of(second) + update_of(third)) / 3.0));
-    }
+  for_each_mora([]<class Settings>(const Shape& shape, Settings settings) {
+    using Adapter = MoraOf<Settings>;
+    Random random(1);
+    const Adapter first = filled(Adapter(shape.in, shape.out, settings), random);
+    const Adapter second = filled(Adapter(shape.in, shape.out, settings), random);
+    settings.scale = 3.0;
+    const Adapter third = filled(Adapter(shape.in, shape.out, settings), random);
+    const Adapter equal = mora::weighted_sum(Summands<Adapter>{{&first, 0.5}, {&second, -2.0}});
+    EXPECT_EQ(equal.settings().scale, -0.75);
+    EXPECT_TRUE(near(update_of(equal), 0.5 * update_of(first) - 2.0 * update_of(second)));
+    const Adapter mixed = mora::weighted_sum(Summands<Adapter>{{&first, 0.5}, {&third, 2.0}});
+    EXPECT_EQ(mixed.settings().scale, 1.0);
+    EXPECT_TRUE(near(update_of(mixed), 0.5 * update_of(first) + 2.0 * update_of(third)));
+    const Adapter minus = mora::negated(first);
+    EXPECT_TRUE(same_bits(minus.matrix().value, Matrix<double>(-first.matrix().value)));
+    const Adapter mean = mora::average<Adapter>({&first, &second, &third});
+    EXPECT_TRUE(
+        near(update_of(mean), (update_of(first) + update_of(second) + update_of(third)) / 3.0));
   });
 }
 
@@ -130,6 +104,20 @@ TEST(WeightedSum, RefusesWhatHasNone) {
   EXPECT_TRUE(throws<NumericError>({"not finite"}, [&] {
     (void)mora::weighted_sum(Summands<LoraAdapter<float>>{{&lora, 8.0}});
   }));
+}
+
+TEST(LoraAdapter, OfGivenFactorsNeedsThoseOfItsRank) {
+  const auto make = [](Index a_rows, Index in, Index out, Index b_cols) {
+    return [=] {
+      (void)LoraAdapter<double>(Matrix<double>(Matrix<double>::Ones(a_rows, in)),
+                                Matrix<double>(Matrix<double>::Ones(out, b_cols)), {.rank = 2});
+    };
+  };
+  EXPECT_NO_THROW(make(2, 5, 7, 2)());
+  EXPECT_TRUE(throws<ShapeError>({"A, rows", "2", "3"}, make(3, 5, 7, 2)));
+  EXPECT_TRUE(throws<ShapeError>({"B, columns", "2", "1"}, make(2, 5, 7, 1)));
+  EXPECT_TRUE(throws<ShapeError>({"found 0"}, make(2, 0, 7, 2)));
+  EXPECT_TRUE(throws<ShapeError>({"found 0"}, make(2, 5, 0, 2)));
 }
 
 }  // namespace

@@ -9,8 +9,7 @@
 
 #include "support/compare.hpp"
 #include "support/misuse.hpp"
-#include "support/operators.hpp"
-#include "support/random.hpp"
+#include "support/updates.hpp"
 
 /// \file
 /// Adapters as plain LoRA against their dense updates, whose best approximations are those of an
@@ -25,14 +24,6 @@ using mora::low_rank;
 using mora::LowRankSettings;
 using mora::LowRankUpdate;
 using mora::Matrix;
-
-template <class A>
-[[nodiscard]] Matrix<double> update_of(const A& adapter) {
-  using T = typename A::Scalar;
-  Matrix<T> update = Matrix<T>::Zero(adapter.out_features(), adapter.in_features());
-  adapter.merge_rows(adapter.plan_merge(), 0, mora::detail::map_of(update));
-  return update.template cast<double>();
-}
 
 /// ||update - best of that rank||_F / ||update||_F.
 [[nodiscard]] double least_error(const Matrix<double>& update, Index rank) {
@@ -49,9 +40,8 @@ void expect_best(const Matrix<double>& update, const LowRankUpdate<double>& foun
 }
 
 template <class Adapter>
-void expect_all_forms(Adapter adapter, Index exact_rank, Random& random) {
-  adapter.visit_parameters(
-      [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, random.generator()); });
+void expect_all_forms(Adapter empty, Index exact_rank, Random& random) {
+  const Adapter adapter = filled(std::move(empty), random);
   const Matrix<double> update = update_of(adapter);
   const auto exact = low_rank(adapter);
   EXPECT_EQ(exact.relative_error, 0.0);
@@ -70,20 +60,11 @@ void expect_all_forms(Adapter adapter, Index exact_rank, Random& random) {
 }
 
 TEST(LowRank, OfMoraIsItsUpdateOrTheBestOfARank) {
-  for_each_operator([](const char* name, const auto& op) {
-    SCOPED_TRACE(name);
-    for (const Shape& shape : awkward_shapes) {
-      SCOPED_TRACE(shape);
-      if (!side_for(op, shape)) continue;
-      Random random(1);
-      mora::MoraSettings<std::decay_t<decltype(op)>> settings;
-      settings.rank = shape.rank;
-      settings.rounding = shape.rounding;
-      settings.scale = -0.75;
-      mora::MoraAdapter<double, std::decay_t<decltype(op)>> adapter(shape.in, shape.out, settings);
-      const Index width = adapter.compressor().blocks() * adapter.side();
-      expect_all_forms(std::move(adapter), width, random);
-    }
+  for_each_mora([]<class Settings>(const Shape& shape, const Settings& settings) {
+    Random random(1);
+    MoraOf<Settings> adapter(shape.in, shape.out, settings);
+    const Index width = adapter.compressor().blocks() * adapter.side();
+    expect_all_forms(std::move(adapter), width, random);
   });
 }
 

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <functional>
 #include <mora/analysis/singular_values.hpp>
+#include <utility>
 #include <vector>
 
 #include "support/compare.hpp"
-#include "support/operators.hpp"
-#include "support/random.hpp"
+#include "support/updates.hpp"
 
 /// \file
 /// Spectra through the adapters' structure against the dense SVD of the update.
@@ -29,14 +29,11 @@ Eigen::VectorXd singular_values(const Dense& matrix) {
 
 /// Of an adapter with random parameters.
 template <class Adapter>
-void expect_is_that_of_the_update(Adapter adapter, Random& random) {
+void expect_is_that_of_the_update(Adapter empty, Random& random) {
   using T = typename Adapter::Scalar;
-  adapter.visit_parameters(
-      [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, random.generator()); });
+  const Adapter adapter = filled(std::move(empty), random);
   const Spectrum found = spectrum(adapter);
-  Matrix<T> update = Matrix<T>::Zero(adapter.out_features(), adapter.in_features());
-  adapter.merge_rows(adapter.plan_merge(), 0, mora::detail::map_of(update));
-  const Eigen::VectorXd expected = singular_values(update.template cast<double>());
+  const Eigen::VectorXd expected = singular_values(update_of(adapter));
   ASSERT_EQ(found.rows, adapter.out_features());
   ASSERT_EQ(found.cols, adapter.in_features());
   ASSERT_LE(found.values.size(), expected.size());
@@ -48,19 +45,9 @@ void expect_is_that_of_the_update(Adapter adapter, Random& random) {
 }
 
 TEST(Spectrum, OfMoraIsThatOfTheUpdate) {
-  for_each_operator([](const char* name, const auto& op) {
-    SCOPED_TRACE(name);
-    for (const Shape& shape : awkward_shapes) {
-      SCOPED_TRACE(shape);
-      if (!side_for(op, shape)) continue;
-      Random random(1);
-      mora::MoraSettings<std::decay_t<decltype(op)>> settings;
-      settings.rank = shape.rank;
-      settings.rounding = shape.rounding;
-      settings.scale = -0.75;
-      using Adapter = mora::MoraAdapter<double, std::decay_t<decltype(op)>>;
-      expect_is_that_of_the_update(Adapter(shape.in, shape.out, settings), random);
-    }
+  for_each_mora([]<class Settings>(const Shape& shape, const Settings& settings) {
+    Random random(1);
+    expect_is_that_of_the_update(MoraOf<Settings>(shape.in, shape.out, settings), random);
   });
 }
 

@@ -1,20 +1,6 @@
 // SPDX-License-Identifier: MIT
-#include <mora/mora.hpp>
+#include "training.hpp"
 
-struct Batch {
-  mora::Index target_count() const { return 1; }
-};
-struct Model {
-  using Batch = ::Batch;
-  template <class F>
-  void visit_parameters(F&&) {}
-  mora::LossSum accumulate_gradients(const Batch&, double) { return {}; }
-  mora::LossSum loss(const Batch&) const { return {}; }
-};
-struct Source {
-  Batch batch;
-  const Batch& next() { return batch; }
-};
 struct Misspelt {
   void on_steps(const mora::StepInfo&) {}
 };

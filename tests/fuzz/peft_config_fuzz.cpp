@@ -45,8 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(again.dialect == config.dialect && again.rank == config.rank &&
                 again.alpha == config.alpha && again.scaling == config.scaling &&
                 again.scale == config.scale && again.rounding == config.rounding &&
-                again.dropout == config.dropout &&
-                mora::detail::same_operator(again.op, config.op) &&
+                again.dropout == config.dropout && again.op == config.op &&
                 again.target_modules == config.target_modules &&
                 again.modules_to_save == config.modules_to_save && again.warnings.empty() &&
                 same(again, config, "q_proj") && same(again, config, text),

@@ -10,7 +10,9 @@
 #include <mora/io/llama/llama_folder.hpp>
 #include <mora/io/llama/merge_folder.hpp>
 #include <mora/operators/sharing.hpp>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/compare.hpp"
@@ -123,6 +125,38 @@ TEST(MergeFolder, IsTheMergeInMemoryRoundedOnce) {
     }
   }
   EXPECT_GE(folders, 3);
+}
+
+// Of more rows than are treated at a time, by all threads.
+TEST(MergeFolder, MergesALargeTensorPieceByPiece) {
+  const TemporaryFolder folder;
+  const mora::Index rows = 2100, cols = 2000;
+  ASSERT_GT(rows * cols * 2, mora::detail::merge_piece_bytes);
+  Random random(5);
+  const Matrix<float> weight = random.matrix<float>(rows, cols);
+  const auto count = static_cast<std::size_t>(weight.size());
+  std::filesystem::create_directory(folder / "base");
+  mora::SafetensorsWriter writer(folder / "base/model.safetensors",
+                                 {{"large.weight", mora::Dtype::bf16, {rows, cols}}});
+  writer.write("large.weight", std::span<const float>(weight.data(), count));
+  writer.commit();
+  mora::LoraAdapter<double> lora(Matrix<double>(random.matrix<double>(2, cols)),
+                                 Matrix<double>(random.matrix<double>(rows, 2)), {.rank = 2});
+  const Matrix<double> update = lora.settings().scale() * lora.b().value * lora.a().value;
+  const std::vector<NamedAdapter<double>> adapters = {
+      {"large", AnyAdapter<double>(std::move(lora))}};
+  (void)mora::merge_folder(folder / "base", adapters, folder / "merged");
+
+  const auto numbers = [&](const char* name) {
+    Matrix<double> matrix(rows, cols);
+    ShardedTensors(folder / name)
+        .tensor("large.weight")
+        .copy_to(std::span<double>(matrix.data(), count));
+    return matrix;
+  };
+  const Matrix<double> wanted = numbers("base") + update;
+  const Matrix<double> found = numbers("merged");
+  EXPECT_TRUE(((found - wanted).array().abs() <= 0x1.0001p-8 * wanted.array().abs() + 1e-12).all());
 }
 
 /// Nothing is left of it.

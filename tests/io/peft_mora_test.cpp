@@ -246,7 +246,7 @@ class OwnDialect : public testing::Test {
     ASSERT_NE(found, nullptr);
     EXPECT_EQ(found->settings().rank, settings.rank);
     EXPECT_EQ(found->settings().scale, settings.scale);
-    EXPECT_TRUE(mora::detail::same_operator(found->settings().op, settings.op));
+    EXPECT_TRUE(found->settings().op == settings.op);
     EXPECT_TRUE(
         same_bits(found->matrix().value, saved[0].adapter.get_if<Mora<Op>>()->matrix().value));
     const mora::FrozenLinear<double> base(Matrix<double>(Matrix<double>::Zero(30, 20)));
@@ -278,7 +278,7 @@ TEST_F(OwnDialect, HasEveryOperator) {
 
 TEST_F(OwnDialect, NamesEveryOperatorAsItsTableDoes) {
   for (const auto& row : mora::detail::peft_operators) {
-    EXPECT_EQ(mora::detail::name_of(row.op), row.name);
+    EXPECT_EQ(mora::name_of(row.op), row.name);
   }
   EXPECT_EQ(mora::detail::peft_operators.size(), std::variant_size_v<mora::PeftOperator>);
 }

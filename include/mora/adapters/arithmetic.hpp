@@ -90,21 +90,19 @@ template <Real T>
   Index rank = 0;
   for (const auto& [adapter, weight] : terms) rank += adapter->settings().rank;
   detail::require_rank(rank);
-  SplitMix64 unused(0);
-  LoraAdapter<T> sum(first.in_features(), first.out_features(),
-                     {.rank = rank, .alpha = static_cast<double>(rank)}, unused);
+  Matrix<T> a(rank, first.in_features());
+  Matrix<T> b(first.out_features(), rank);
   Index at = 0;
   for (const auto& [adapter, weight] : terms) {
     const Index r = adapter->settings().rank;
     const double factor = weight * adapter->settings().scale();
-    sum.a().value.middleRows(at, r) = adapter->a().value;
-    sum.b().value.middleCols(at, r) =
-        (factor * adapter->b().value.template cast<double>()).template cast<T>();
+    a.middleRows(at, r) = adapter->a().value;
+    b.middleCols(at, r) = (factor * adapter->b().value.template cast<double>()).template cast<T>();
     at += r;
   }
-  detail::require_finite_sum(sum.a().value);
-  detail::require_finite_sum(sum.b().value);
-  return sum;
+  detail::require_finite_sum(a);
+  detail::require_finite_sum(b);
+  return {std::move(a), std::move(b), {.rank = rank, .alpha = static_cast<double>(rank)}};
 }
 
 /// -Delta W, to take back what an adapter has taught: weighted_sum of it alone, bit for bit.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mora/adapters/concepts.hpp"
@@ -91,6 +92,14 @@ class LoraAdapter {
   template <Generator64 G>
   LoraAdapter(const FrozenLinear<T>& base, const Settings& settings, G& generator)
       : LoraAdapter(base.in_features(), base.out_features(), settings, generator) {}
+  /// With A [r, in] and B [out, r] of the caller's. Throws as above, and ShapeError for others.
+  LoraAdapter(Matrix<T> a, Matrix<T> b, const Settings& settings) : settings_(checked(settings)) {
+    detail::require_features(a.cols(), b.rows());
+    detail::require_size("A, rows (rank)", settings.rank, a.rows());
+    detail::require_size("B, columns (rank)", settings.rank, b.cols());
+    a_.value = std::move(a);
+    b_.value = std::move(b);
+  }
   LoraAdapter(const LoraAdapter&) = default;
   LoraAdapter(LoraAdapter&&) = default;
   LoraAdapter& operator=(const LoraAdapter& other) { return *this = LoraAdapter(other); }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <Eigen/QR>
-#include <Eigen/SVD>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "mora/adapters/linear.hpp"
+#include "mora/analysis/product_svd.hpp"
 #include "mora/analysis/update_pieces.hpp"
 
 /// \file
@@ -47,49 +46,21 @@ struct LowRankUpdate {
 
 namespace detail {
 
-/// left * right^T = u diag(values) v^T, with orthonormal columns: values in descending order.
-struct ThinSvd {
-  MatrixXd u;
-  Eigen::VectorXd values;
-  MatrixXd v;
-};
-
-[[nodiscard]] inline ThinSvd product_svd(const MatrixXd& left, const MatrixXd& right) {
-  constexpr unsigned thin = Eigen::ComputeThinU | Eigen::ComputeThinV;
-  const Index p = left.cols();
-  if (p >= std::min(left.rows(), right.rows())) {
-    const Eigen::BDCSVD<MatrixXd> svd(left * right.transpose(), thin);
-    return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
-  }
-  const Eigen::HouseholderQR<MatrixXd> l(left), r(right);
-  const auto triangle = [p](const auto& qr) {
-    return MatrixXd(qr.matrixQR().topRows(p).template triangularView<Eigen::Upper>());
-  };
-  const Eigen::BDCSVD<MatrixXd> svd(triangle(l) * triangle(r).transpose(), thin);
-  ThinSvd result{MatrixXd::Zero(left.rows(), p), svd.singularValues(),
-                 MatrixXd::Zero(right.rows(), p)};
-  result.u.topRows(p) = svd.matrixU();
-  result.v.topRows(p) = svd.matrixV();
-  result.u.applyOnTheLeft(l.householderQ());
-  result.v.applyOnTheLeft(r.householderQ());
-  return result;
-}
-
+/// B A, scale 1. Throws NumericError where a number is not finite.
 template <Real T>
-[[nodiscard]] LoraAdapter<T> zero_lora(Index in, Index out, Index rank) {
-  require_rank(rank);
-  SplitMix64 unused(0);
-  LoraAdapter<T> adapter(in, out, {.rank = rank, .alpha = static_cast<double>(rank)}, unused);
-  adapter.a().value.setZero();
-  return adapter;
-}
-
-template <Real T>
-[[nodiscard]] LoraAdapter<T> require_finite_lora(LoraAdapter<T> adapter) {
-  if (!all_finite(adapter.a().value) || !all_finite(adapter.b().value)) {
+[[nodiscard]] LoraAdapter<T> plain_lora(Matrix<T> a, Matrix<T> b) {
+  if (!all_finite(a) || !all_finite(b)) {
     throw NumericError("low rank: a number of the factors is beyond the scalar type");
   }
-  return adapter;
+  const Index rank = a.rows();
+  return {std::move(a), std::move(b), {.rank = rank, .alpha = static_cast<double>(rank)}};
+}
+
+/// What both parts of a rank begin with. Throws ArgumentError for a rank beyond max_rank.
+template <Real T>
+[[nodiscard]] std::pair<Matrix<T>, Matrix<T>> zero_factors(Index in, Index out, Index rank) {
+  require_rank(rank);
+  return {Matrix<T>::Zero(rank, in), Matrix<T>::Zero(out, rank)};
 }
 
 /// The pieces' own factors side by side.
@@ -98,20 +69,19 @@ template <Real T>
                                              const std::vector<UpdatePiece>& pieces) {
   Index rank = 0;
   for (const UpdatePiece& piece : pieces) rank += piece.left.cols();
-  LoraAdapter<T> adapter = zero_lora<T>(in, out, std::max<Index>(1, rank));
+  auto [a, b] = zero_factors<T>(in, out, std::max<Index>(1, rank));
   Index first = 0;
   for (const UpdatePiece& piece : pieces) {
     const Index p = piece.left.cols();
     for (Index i = 0; i < piece.left.rows(); ++i) {
-      adapter.b().value.block(piece.rows[i], first, 1, p) = piece.left.row(i).template cast<T>();
+      b.block(piece.rows[i], first, 1, p) = piece.left.row(i).template cast<T>();
     }
     for (Index j = 0; j < piece.right.rows(); ++j) {
-      adapter.a().value.block(first, piece.cols[j], p, 1) =
-          piece.right.row(j).transpose().template cast<T>();
+      a.block(first, piece.cols[j], p, 1) = piece.right.row(j).transpose().template cast<T>();
     }
     first += p;
   }
-  return {require_finite_lora(std::move(adapter))};
+  return {plain_lora<T>(std::move(a), std::move(b))};
 }
 
 /// The best of a rank, by the singular values of all pieces together (Eckart and Young).
@@ -127,7 +97,7 @@ template <Real T>
   std::vector<ThinSvd> parts;
   std::vector<Component> components;
   for (const UpdatePiece& piece : pieces) {
-    parts.push_back(product_svd(piece.left, piece.right));
+    parts.push_back(product_svd(piece.left, piece.right, SingularVectors::thin));
     for (Index i = 0; i < parts.back().values.size(); ++i) {
       if (parts.back().values[i] == 0.0) continue;
       components.push_back({parts.back().values[i], parts.size() - 1, i});
@@ -150,19 +120,19 @@ template <Real T>
       std::ranges::find_if(rest, [aim](double error) { return error <= aim; }) - rest.begin());
   if (settings.rank) count = std::min(count, static_cast<std::size_t>(*settings.rank));
 
-  LoraAdapter<T> adapter = zero_lora<T>(in, out, std::max<Index>(1, static_cast<Index>(count)));
+  auto [a, b] = zero_factors<T>(in, out, std::max<Index>(1, static_cast<Index>(count)));
   for (std::size_t k = 0; k < count; ++k) {
     const auto& [value, p, column] = components[k];
     const double root = std::sqrt(value);
     const auto row = static_cast<Index>(k);
     for (std::size_t i = 0; i < pieces[p].rows.size(); ++i) {
-      adapter.b().value(pieces[p].rows[i], row) = static_cast<T>(parts[p].u(i, column) * root);
+      b(pieces[p].rows[i], row) = static_cast<T>(parts[p].u(i, column) * root);
     }
     for (std::size_t j = 0; j < pieces[p].cols.size(); ++j) {
-      adapter.a().value(row, pieces[p].cols[j]) = static_cast<T>(parts[p].v(j, column) * root);
+      a(row, pieces[p].cols[j]) = static_cast<T>(parts[p].v(j, column) * root);
     }
   }
-  return {require_finite_lora(std::move(adapter)), rest[count]};
+  return {plain_lora<T>(std::move(a), std::move(b)), rest[count]};
 }
 
 template <Real T>

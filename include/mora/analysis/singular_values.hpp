@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <Eigen/QR>
 #include <Eigen/SVD>
 #include <algorithm>
 #include <functional>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "mora/adapters/linear.hpp"
+#include "mora/analysis/product_svd.hpp"
 #include "mora/analysis/spectrum.hpp"
 #include "mora/analysis/update_pieces.hpp"
 
@@ -30,23 +30,6 @@ void require_finite_update(const Eigen::DenseBase<Derived>& factor) {
   if (matrix.size() == 0) return {};
   require_finite_update(matrix);
   return Eigen::BDCSVD<MatrixXd>(matrix).singularValues();
-}
-
-/// Of left * right^T, [n, p] and [m, p]: from the p x p product of the two triangular factors when
-/// p is the smallest size, else of the product itself.
-[[nodiscard]] inline Eigen::VectorXd product_singular_values(const MatrixXd& left,
-                                                             const MatrixXd& right) {
-  require_finite_update(left);
-  require_finite_update(right);
-  const Index p = left.cols();
-  if (p >= std::min(left.rows(), right.rows())) {
-    return dense_singular_values(left * right.transpose());
-  }
-  const auto triangle = [p](const MatrixXd& factor) {
-    const Eigen::HouseholderQR<MatrixXd> qr(factor);
-    return MatrixXd(qr.matrixQR().topRows(p).template triangularView<Eigen::Upper>());
-  };
-  return dense_singular_values(triangle(left) * triangle(right).transpose());
 }
 
 /// Descending, at most min(rows, cols) of them.
@@ -72,7 +55,10 @@ requires requires(const A& adapter) { detail::update_pieces(adapter); }
 [[nodiscard]] Spectrum spectrum(const A& adapter) {
   std::vector<double> values;
   for (const detail::UpdatePiece& piece : detail::update_pieces(adapter)) {
-    const Eigen::VectorXd part = detail::product_singular_values(piece.left, piece.right);
+    detail::require_finite_update(piece.left);
+    detail::require_finite_update(piece.right);
+    const Eigen::VectorXd part =
+        detail::product_svd(piece.left, piece.right, detail::SingularVectors::none).values;
     values.insert(values.end(), part.begin(), part.end());
   }
   return detail::make_spectrum(adapter.out_features(), adapter.in_features(), std::move(values));

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "mora/io/atomic_file.hpp"
+#include "mora/io/atomic_folder.hpp"
 #include "mora/io/crc32.hpp"
 #include "mora/io/in_quotes.hpp"
 #include "mora/io/mapped_file.hpp"
@@ -53,18 +53,6 @@ inline constexpr Index most_manifest_bytes = 1 << 20;
   if (error != std::errc() || stop != end || step < 0) return {};
   if (checkpoint_name(step) != name) return {};
   return step;
-}
-
-/// The names of what is in a folder, sorted.
-[[nodiscard]] inline std::set<std::string> names_in(const std::filesystem::path& folder) {
-  std::set<std::string> names;
-  std::error_code error;
-  std::filesystem::directory_iterator at(folder, error);
-  for (; !error && at != std::filesystem::directory_iterator(); at.increment(error)) {
-    names.insert(at->path().filename().string());
-  }
-  if (error) throw FileError(folder, "cannot read this folder", error.value());
-  return names;
 }
 
 /// What the manifest of a checkpoint with these files says: a line for each.
@@ -218,31 +206,7 @@ class CheckpointWriter {
   /// Makes the folder of the run unless it is there. Throws ArgumentError for a step below 0,
   /// StateError where a whole checkpoint of that step is there, FileError where the system refuses.
   CheckpointWriter(const std::filesystem::path& folder, Index step)
-      : target_{folder / detail::checkpoint_name(step), step} {
-    detail::require_at_least<Index>("checkpoint, step", 0, step);
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) throw FileError(folder, "cannot make this folder", error.value());
-    if (std::filesystem::exists(std::filesystem::symlink_status(target_.path, error)) &&
-        is_whole(target_)) {
-      throw StateError(detail::concat(target_.path.string(), ": this checkpoint is there already"));
-    }
-    constexpr int most_names = 10'000;
-    for (int number = 0; number < most_names; ++number) {
-      temporary_ = target_.path;
-      temporary_ += detail::concat(".tmp-", ::getpid(), "-", number);
-      if (std::filesystem::create_directory(temporary_, error)) return;
-      if (error) throw FileError(temporary_, "cannot make this folder", error.value());
-    }
-    throw FileError(target_.path, detail::concat("all ", most_names, " names beside it are taken"));
-  }
-  CheckpointWriter(const CheckpointWriter&) = delete;
-  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
-  ~CheckpointWriter() {
-    if (committed_) return;
-    std::error_code error;
-    std::filesystem::remove_all(temporary_, error);
-  }
+      : target_(free_place(folder, step)), folder_(target_.path) {}
 
   /// Where a file of the checkpoint is to be written. Throws ArgumentError for a name that is no
   /// plain one.
@@ -253,34 +217,23 @@ class CheckpointWriter {
       throw ArgumentError(detail::concat("checkpoint: expected the name of a file, found ",
                                          detail::in_quotes(name)));
     }
-    return temporary_ / file;
+    return folder_.path() / file;
   }
 
   /// Puts the checkpoint in its place for good; one of its step that is not whole gives way. Throws
   /// StateError when committed before, FileError where the system refuses: then nothing but the
   /// latter has changed, unless the text says that it is in its place.
   void commit() {
-    if (committed_) throw StateError(detail::concat(target_.path.string(), ": committed before"));
-    const std::set<std::string> names = detail::names_in(temporary_);
-    for (const std::string& name : names) sync_file(temporary_ / name);
-    const std::string text = detail::manifest_of(temporary_, target_.step, names);
-    AtomicFile manifest(temporary_ / detail::manifest_name);
+    if (folder_.committed()) {
+      throw StateError(detail::concat(target_.path.string(), ": committed before"));
+    }
+    const std::string text =
+        detail::manifest_of(folder_.path(), target_.step, detail::names_in(folder_.path()));
+    AtomicFile manifest(folder_.path() / detail::manifest_name);
     manifest.write(std::as_bytes(std::span(text)));
     manifest.commit();
-
-    std::error_code error;
-    const std::filesystem::path folder = std::filesystem::absolute(target_.path).parent_path();
-    if (std::filesystem::exists(std::filesystem::symlink_status(target_.path, error))) {
-      detail::remove_checkpoint(target_.path);
-    }
-    if (std::rename(temporary_.c_str(), target_.path.c_str()) != 0) {
-      throw FileError(target_.path, "cannot rename to it", errno);
-    }
-    committed_ = true;
-    if (!detail::sync_folder(folder)) {
-      throw FileError(target_.path, "is in its place, but its folder cannot be brought to the disk",
-                      errno);
-    }
+    if (is_there(target_.path)) detail::remove_checkpoint(target_.path);
+    folder_.commit();
   }
 
  private:
@@ -293,17 +246,22 @@ class CheckpointWriter {
     }
   }
 
-  /// Whoever wrote it may not have done so.
-  static void sync_file(const std::filesystem::path& path) {
-    detail::Descriptor file(path.c_str(), O_RDONLY);
-    if (!file.is_open()) throw FileError(path, "cannot open", errno);
-    if (::fsync(file.number()) != 0) throw FileError(path, "cannot bring to the disk", errno);
-    if (!file.close()) throw FileError(path, "cannot close", errno);
+  [[nodiscard]] static bool is_there(const std::filesystem::path& path) {
+    std::error_code error;
+    return std::filesystem::exists(std::filesystem::symlink_status(path, error));
+  }
+
+  [[nodiscard]] static Checkpoint free_place(const std::filesystem::path& folder, Index step) {
+    detail::require_at_least<Index>("checkpoint, step", 0, step);
+    Checkpoint place{folder / detail::checkpoint_name(step), step};
+    if (is_there(place.path) && is_whole(place)) {
+      throw StateError(detail::concat(place.path.string(), ": this checkpoint is there already"));
+    }
+    return place;
   }
 
   Checkpoint target_;
-  std::filesystem::path temporary_;
-  bool committed_ = false;
+  AtomicFolder folder_;
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -4,12 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
+#include <cerrno>
 #include <cmath>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -26,7 +24,7 @@
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/scratch.hpp"
-#include "mora/io/atomic_file.hpp"
+#include "mora/io/atomic_folder.hpp"
 #include "mora/io/sharded_tensors.hpp"
 #include "mora/io/sharded_writer.hpp"
 
@@ -74,69 +72,18 @@ inline void release_mapped(std::span<const std::byte> bytes) {
 #endif
 }
 
-/// A folder that is made beside its place, and removed unless it is put there.
-class NewFolder {
- public:
-  /// Throws FileError where the place is taken by anything but an empty folder.
-  explicit NewFolder(const std::filesystem::path& target) : target_(target) {
-    std::error_code error;
-    target_ = std::filesystem::absolute(target, error).lexically_normal();
-    if (!target_.has_filename()) target_ = target_.parent_path();
-    const auto status = std::filesystem::symlink_status(target_, error);
-    if (std::filesystem::exists(status) &&
-        !(std::filesystem::is_directory(status) && std::filesystem::is_empty(target_, error))) {
-      throw FileError(target_, "is there already", EEXIST);
-    }
-    temporary_ = target_;
-    temporary_ += concat(".tmp-", ::getpid());
-    if (!std::filesystem::create_directories(temporary_, error)) {
-      throw FileError(temporary_, "cannot make this folder", error ? error.value() : EEXIST);
-    }
-  }
-  NewFolder(const NewFolder&) = delete;
-  NewFolder& operator=(const NewFolder&) = delete;
-  ~NewFolder() {
-    std::error_code error;
-    if (!committed_) std::filesystem::remove_all(temporary_, error);
-  }
-  [[nodiscard]] const std::filesystem::path& path() const { return temporary_; }
-
-  /// Throws FileError where the system refuses.
-  void commit() {
-    const std::filesystem::path parent = target_.parent_path();
-    if (!sync_folder(temporary_)) throw FileError(temporary_, "cannot bring to the disk", errno);
-    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
-      throw FileError(target_, "cannot rename to it", errno);
-    }
-    committed_ = true;
-    if (!sync_folder(parent)) {
-      throw FileError(target_, "is in its place, but its folder cannot be brought to the disk",
-                      errno);
-    }
-  }
-
- private:
-  std::filesystem::path target_;
-  std::filesystem::path temporary_;
-  bool committed_ = false;
-};
+/// Throws FileError where anything but an empty folder is.
+inline void require_free_place(const std::filesystem::path& target) {
+  std::error_code error;
+  const auto status = std::filesystem::symlink_status(target, error);
+  if (!std::filesystem::exists(status)) return;
+  if (std::filesystem::is_directory(status) && std::filesystem::is_empty(target, error)) return;
+  throw FileError(target, "is there already", EEXIST);
+}
 
 // What scratch memory is for.
 struct RowsBefore;
 struct RowsAfter;
-struct RowsRoundedToOdd;
-
-/// A float that rounds to any format of at most 22 bits as the double does: cut off, with the last
-/// bit set where something was lost (Boldo and Melquiond, "Emulation of FMA and correctly rounded
-/// sums", 2008, theorem 1). NaN stays one.
-[[nodiscard]] inline float round_to_odd(double x) {
-  const auto nearest = static_cast<float>(x);
-  const auto back = static_cast<double>(nearest);
-  auto bits = std::bit_cast<std::uint32_t>(nearest);
-  bits -= static_cast<std::uint32_t>(std::abs(back) > std::abs(x));
-  bits |= static_cast<std::uint32_t>(back < x) | static_cast<std::uint32_t>(back > x);
-  return std::bit_cast<float>(bits);
-}
 
 /// Bytes of a tensor that are treated at a time.
 inline constexpr Index merge_piece_bytes = Index{8} << 20;
@@ -213,15 +160,7 @@ class TensorMerge {
     const double update{(after - before).squaredNorm()};
     const std::span<const T> merged(after.data(), numbers.size());
     const std::span<Stored> rounded = stored.first(numbers.size());
-    if constexpr (std::same_as<T, double> && sizeof(Stored) < sizeof(float)) {
-      // Loops over float use wider vectors; the detour rounds no number twice.
-      const std::span<float> odd(scratch<float, RowsRoundedToOdd>(number, cols).data(),
-                                 numbers.size());
-      for (std::size_t i = 0; i < odd.size(); ++i) odd[i] = round_to_odd(merged[i]);
-      convert(std::span<const float>(odd), rounded);
-    } else {
-      convert(merged, rounded);
-    }
+    convert(merged, rounded);
     convert(std::span<const Stored>(rounded), numbers);
     if (!all_finite(before)) {
       throw NumericError(concat(adapter_.module,
@@ -241,12 +180,12 @@ class TensorMerge {
 /// Writes the checkpoint in `base` (a folder with model.safetensors or shards) with adapters merged
 /// into it as the new folder `target`, in shards no larger than the base's; other files of the base
 /// (config, tokenizer) are copied. The merge is in T: with double it is rounded once to each
-/// tensor's dtype; float is twice as fast, and as good for F16 and BF16 but for one number in some
-/// ten thousand, which lies between two of the dtype's and may go to the other. The folder appears
-/// whole or not at all; `target` must not be there, or be empty.
+/// tensor's dtype; float is faster, and differs for F16 and BF16 only where its own rounding leads
+/// half-way between two of the dtype's numbers. The folder appears whole or not at all; `target`
+/// must not be there, or be empty.
 ///
-/// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: that of
-/// copying the files, when the disk is the limit.
+/// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: see
+/// docs/results/merge_folder.md.
 ///
 /// Throws ArgumentError for a module that the checkpoint does not have, or that is named twice;
 /// FormatError for one of another shape or a dtype that is not converted; NumericError naming the
@@ -286,7 +225,8 @@ template <Real T>
     largest_file = std::max(largest_file, here);
   }
 
-  detail::NewFolder folder(target);
+  detail::require_free_place(target);
+  AtomicFolder folder(target);
   std::set<std::filesystem::path> weights = {base / "model.safetensors.index.json"};
   for (const SafetensorsFile& file : tensors.files()) weights.insert(base / file.path().filename());
   std::error_code error;

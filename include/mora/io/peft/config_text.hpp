@@ -82,7 +82,7 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
       const auto type = detail::mora_type_of(config.op);
       if (!type) {
         throw ArgumentError(detail::concat("the paper's dialect has no operator such as this ",
-                                           detail::name_of(config.op)));
+                                           name_of(config.op)));
       }
       json["mora_type"] = *type;
       break;

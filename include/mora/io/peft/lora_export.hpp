@@ -1,42 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstddef>
-#include <optional>
+#include <concepts>
 #include <string>
-#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/analysis/low_rank.hpp"
-#include "mora/io/peft/mora_operators.hpp"
+#include "mora/io/peft/visit_adapter.hpp"
 
 namespace mora::inline MORA_ABI {
-
-namespace detail {
-
-/// Calls f(adapter) with the adapter itself where it is LoRA, or MoRA with an operator that a
-/// folder can name; false for others.
-template <Real T, class F>
-[[nodiscard]] bool with_known_adapter(const AnyAdapter<T>& any, const F& f) {
-  bool known = false;
-  const auto try_type = [&]<class A>(std::type_identity<A>) {
-    if (known) return;
-    if (const A* const adapter = any.template get_if<A>()) {
-      known = true;
-      f(*adapter);
-    }
-  };
-  try_type(std::type_identity<LoraAdapter<T>>{});
-  [&]<class... Op>(std::type_identity<std::variant<Op...>>) {
-    (try_type(std::type_identity<MoraAdapter<T, Op>>{}), ...);
-  }(std::type_identity<PeftOperator>{});
-  return known;
-}
-
-}  // namespace detail
 
 /// What became of one module.
 struct ExportedModule {
@@ -61,22 +35,20 @@ template <Real T>
   settings.validate();
   LoraExport<T> result;
   for (const NamedAdapter<T>& each : adapters) {
-    if (each.adapter.template get_if<FullAdapter<T>>()) {
-      result.adapters.push_back(each);
-      continue;
-    }
-    const bool known = detail::with_known_adapter(each.adapter, [&](const auto& adapter) {
-      auto update = [&] {
+    const bool known = visit_adapter(each.adapter, [&]<class A>(const A& adapter) {
+      if constexpr (std::same_as<A, FullAdapter<T>>) {
+        result.adapters.push_back(each);
+      } else {
         try {
-          return low_rank(adapter, settings);
+          LowRankUpdate<T> update = low_rank(adapter, settings);
+          result.modules.push_back(
+              {each.module, update.adapter.settings().rank, update.relative_error});
+          result.adapters.push_back(
+              {each.module, AnyAdapter<T>(std::move(update.adapter)), each.dropout});
         } catch (const NumericError& error) {
           throw NumericError(detail::concat(each.module, ": ", error.what()));
         }
-      }();
-      result.modules.push_back(
-          {each.module, update.adapter.settings().rank, update.relative_error});
-      result.adapters.push_back(
-          {each.module, AnyAdapter<T>(std::move(update.adapter)), each.dropout});
+      }
     });
     if (!known) {
       throw ArgumentError(

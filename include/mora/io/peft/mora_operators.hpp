@@ -62,21 +62,11 @@ inline constexpr std::array peft_operators = {
   return const_cast<double*>(base_of(std::as_const(op)));
 }
 
-[[nodiscard]] inline bool same_operator(const PeftOperator& a, const PeftOperator& b) {
-  const auto same = [](const auto* left, const auto* right) { return !left || *left == *right; };
-  return a.index() == b.index() && same(seed_of(a), seed_of(b)) && same(base_of(a), base_of(b));
-}
-
-/// As mora_operator has it.
-[[nodiscard]] inline std::string_view name_of(const PeftOperator& op) {
-  return peft_operators[op.index()].name;
-}
-
 /// The number that the paper's code has for an operator with these settings, if it has one.
 [[nodiscard]] inline std::optional<int> mora_type_of(const PeftOperator& op) {
   for (const int type : mora_types) {
     const auto theirs = with_mora_type(type, [](auto each) { return PeftOperator(each); });
-    if (same_operator(theirs, op)) return type;
+    if (theirs == op) return type;
   }
   return {};
 }
@@ -90,4 +80,10 @@ inline constexpr std::array peft_operators = {
 }
 
 }  // namespace detail
+
+/// As a folder's mora_operator has it.
+[[nodiscard]] inline std::string_view name_of(const PeftOperator& op) {
+  return detail::peft_operators[op.index()].name;
+}
+
 }  // namespace mora::inline MORA_ABI

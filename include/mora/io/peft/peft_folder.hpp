@@ -14,7 +14,6 @@
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/mora.hpp"
 #include "mora/adapters/named_adapter.hpp"
-#include "mora/core/random.hpp"
 #include "mora/io/peft/adapter_tensors.hpp"
 #include "mora/io/peft/config_file.hpp"
 #include "mora/io/peft/layer_shape.hpp"
@@ -211,9 +210,8 @@ class PeftFolder {
     }
     if (detail::rows_of(matrix) == side) return;
     detail::fail_tensor(matrix, "expected a side of ", side, ", from sqrt((", layer.in_features,
-                        " + ", layer.out_features, ") * ", rank, ") for ",
-                        detail::name_of(config_.op), ", found ", detail::rows_of(matrix),
-                        ": an adapter of another model?");
+                        " + ", layer.out_features, ") * ", rank, ") for ", name_of(config_.op),
+                        ", found ", detail::rows_of(matrix), ": an adapter of another model?");
   }
 
   /// Two tied modules that are stored whole are one; apart they cannot be.
@@ -261,15 +259,14 @@ class PeftFolder {
   template <Real T>
   [[nodiscard]] AnyAdapter<T> make_lora(const LayerShape& layer,
                                         const detail::PeftModule& module) const {
-    SplitMix64 unused(0);
-    LoraAdapter<T> adapter(layer.in_features, layer.out_features,
-                           {.rank = config_.rank_of(layer.module),
-                            .alpha = config_.alpha_of(layer.module),
-                            .scaling = config_.scaling},
-                           unused);
-    read(*module[detail::PeftRole::a], adapter.a().value);
-    read(*module[detail::PeftRole::b], adapter.b().value);
-    return AnyAdapter<T>(std::move(adapter));
+    const Index rank = config_.rank_of(layer.module);
+    Matrix<T> a(rank, layer.in_features);
+    Matrix<T> b(layer.out_features, rank);
+    read(*module[detail::PeftRole::a], a);
+    read(*module[detail::PeftRole::b], b);
+    return AnyAdapter<T>(LoraAdapter<T>(
+        std::move(a), std::move(b),
+        {.rank = rank, .alpha = config_.alpha_of(layer.module), .scaling = config_.scaling}));
   }
 
   template <Real T, class Op>

@@ -10,7 +10,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -22,6 +21,7 @@
 #include "mora/io/atomic_file.hpp"
 #include "mora/io/peft/config_text.hpp"
 #include "mora/io/peft/tensor_names.hpp"
+#include "mora/io/peft/visit_adapter.hpp"
 #include "mora/io/safetensors_writer.hpp"
 #include "mora/models/llama/llama.hpp"
 
@@ -108,16 +108,9 @@ template <Real T>
   }
   attached.adapter->require_shapes();
   std::optional<PeftPart<T>> part;
-  const auto try_type = [&]<class A>(std::type_identity<A>) {
-    const A* const adapter = attached.adapter->template get_if<A>();
-    if (adapter) part.emplace(part_of(module, *adapter));
-  };
-  try_type(std::type_identity<LoraAdapter<T>>{});
-  try_type(std::type_identity<FullAdapter<T>>{});
-  [&]<class... Op>(std::type_identity<std::variant<Op...>>) {
-    (try_type(std::type_identity<MoraAdapter<T, Op>>{}), ...);
-  }(std::type_identity<PeftOperator>{});
-  if (!part) {
+  const bool known = visit_adapter(
+      *attached.adapter, [&](const auto& adapter) { part.emplace(part_of(module, adapter)); });
+  if (!known) {
     throw ArgumentError(
         concat(module, ": its adapter is of a type that an adapter folder cannot name"));
   }
@@ -172,7 +165,7 @@ template <Real T>
 void put_mora(const std::vector<const PeftPart<T>*>& parts, bool own_dialect, PeftConfig& config) {
   const PeftOperator& first = parts.front()->mora->op;
   require_common<T>(parts, "operator",
-                    [&](const PeftPart<T>& part) { return same_operator(part.mora->op, first); });
+                    [&](const PeftPart<T>& part) { return part.mora->op == first; });
   config.op = first;
   const bool reference = all_sides_are<T>(parts, SideRounding::reference);
   if (reference && !own_dialect && mora_type_of(first)) {
