@@ -48,9 +48,12 @@ install_packages() {
     return 0
   fi
   note "installing: ${missing[*]}"
-  if ! { apt_get update && apt_get install --no-install-recommends "${missing[@]}"; }; then
-    note "the installation failed; going on with what is there"
-  fi
+  apt_get update || note "not every list of packages could be had"
+  apt_get install --no-install-recommends "${missing[@]}" && return 0
+  # One that this release lacks must not keep out the others.
+  for package in "${missing[@]}"; do
+    apt_get install --no-install-recommends "$package" || note "$package could not be installed"
+  done
 }
 
 cmake_is_new_enough() {
@@ -78,14 +81,26 @@ require_cmake() {
   cmake_is_new_enough || die "the CMake in $venv does not work"
 }
 
+# Ubuntu 22.04's g++ is 11; 12 is there beside it.
+require_compiler() {
+  local compiler major
+  read -r compiler _ <<<"${CXX:-c++}"
+  have "$compiler" || die "a C++20 compiler is missing (Debian package g++)"
+  major="$(echo __clang_major__ __GNUC__ | "$compiler" -E -P -x c++ - 2>/dev/null || true)"
+  if [[ "$major" =~ ^__clang_major__\ ([0-9]+) ]] && ((BASH_REMATCH[1] < 12)); then
+    [[ -z "${CXX:-}" ]] || die "$CXX is g++ ${BASH_REMATCH[1]}; 12 or later is needed"
+    have g++-12 || install_packages g++-12
+    have g++-12 || die "g++ 12 or later is needed, this one is ${BASH_REMATCH[1]}"
+    export CXX=g++-12
+  fi
+}
+
 # Everything to configure, build and test.
 set_up() {
-  local compiler
   install_packages "${build_packages[@]}"
   require_cmake
   have ninja || die "ninja is missing (Debian package ninja-build)"
-  read -r compiler _ <<<"${CXX:-c++}"
-  have "$compiler" || die "a C++20 compiler is missing (Debian package g++)"
+  require_compiler
   # Understood by cmake --build and ctest alike.
   CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(job_count)}"
   CTEST_PARALLEL_LEVEL="${CTEST_PARALLEL_LEVEL:-$CMAKE_BUILD_PARALLEL_LEVEL}"
@@ -108,13 +123,14 @@ job_count() {
   echo $((jobs < 1 ? 1 : jobs))
 }
 
-# The preset release needs an x86-64 processor with AVX2 and FMA.
-release_preset() {
+# preset_here <preset>: release or test, which need an x86-64 processor with AVX2 and FMA, or their
+# portable variant.
+preset_here() {
   if [[ "$(uname -m)" == x86_64 ]] && grep -qw avx2 /proc/cpuinfo 2>/dev/null &&
     grep -qw fma /proc/cpuinfo; then
-    echo release
+    echo "$1"
   else
-    echo release-portable
+    echo "$1-portable"
   fi
 }
 

@@ -9,6 +9,7 @@
 
 #include "support/compare.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/updates.hpp"
 
 /// \file
@@ -86,8 +87,7 @@ TEST(WeightedSum, RefusesWhatHasNone) {
   EXPECT_TRUE(throws<ShapeError>({"side of M", "found"}, sum(&other_side)));
   EXPECT_TRUE(throws<ShapeError>({"in_features", "12", "13"}, sum(&other_shape)));
   EXPECT_TRUE(throws<ArgumentError>({"adapter 1", "null"}, sum(nullptr)));
-  EXPECT_TRUE(throws<ArgumentError>({"weight 1", "inf"},
-                                    sum(&one, std::numeric_limits<double>::infinity())));
+  EXPECT_TRUE(throws<ArgumentError>({"weight 1", "inf"}, sum(&one, infinity<double>)));
   EXPECT_TRUE(
       throws<ArgumentError>({"found 0"}, [] { (void)mora::weighted_sum(Summands<Sharing>{}); }));
   EXPECT_TRUE(throws<ArgumentError>({"found 0"},

@@ -3,7 +3,6 @@
 
 #include <iomanip>
 #include <iostream>
-#include <limits>
 #include <mora/optim/adamw.hpp>
 #include <mora/train/callbacks/checkpoint.hpp>
 #include <mora/train/callbacks/csv_log.hpp>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/toy_model.hpp"
 
 namespace mora_tests {
@@ -33,8 +33,6 @@ using mora::NumericError;
 using mora::Progress;
 using mora::StepInfo;
 using mora::TrainState;
-
-constexpr double nan_number = std::numeric_limits<double>::quiet_NaN();
 
 [[nodiscard]] StepInfo step_info(Index step, double loss = 0.5) {
   return {.state = {.step = step, .skipped = 0, .targets = 10 * step},
@@ -89,7 +87,7 @@ TEST(Progress, SaysWhatWasSkippedEvaluatedAndStopped) {
   double now = 0.0;
   Progress progress(out, 10.0, [&] { return now; });
   progress.on_begin({.steps = 1000});
-  StepInfo info = step_info(1, nan_number);
+  StepInfo info = step_info(1, nan<double>);
   progress.on_step(info);
   info.state.step = 2;
   info.fault = "the loss is nan";
@@ -110,7 +108,7 @@ TEST(CsvLog, WritesTheHeaderOnceAndNumbersThatReadBack) {
   CsvLog log(out);
   const double loss = 0.1 + 0.2;
   log.on_step(step_info(1, loss));
-  StepInfo info = step_info(2, nan_number);
+  StepInfo info = step_info(2, nan<double>);
   info.fault = "why";
   log.on_step(info);
   EXPECT_EQ(out.str(),
@@ -187,7 +185,7 @@ TEST(EarlyStop, WaitsForAnImprovement) {
   EXPECT_EQ(stop.state().best, 1.75);
   EXPECT_EQ(stop.state().best_step, 3);
   EXPECT_EQ(stop.state().waited, 0);
-  EXPECT_EQ(stop.on_evaluation(evaluation(4, nan_number)), Control::go_on);
+  EXPECT_EQ(stop.on_evaluation(evaluation(4, nan<double>)), Control::go_on);
   EXPECT_EQ(stop.on_evaluation(evaluation(5, 1.7)), Control::stop);
 }
 
@@ -214,7 +212,7 @@ TEST(EarlyStop, GoesOnFromItsState) {
 
 TEST(EarlyStop, RefusesSettingsOutOfRange) {
   EXPECT_TRUE(throws<ArgumentError>({"patience", "found 0"}, [] { EarlyStop({.patience = 0}); }));
-  for (const double bad : {-0.1, nan_number, std::numeric_limits<double>::infinity()}) {
+  for (const double bad : {-0.1, nan<double>, infinity<double>}) {
     EXPECT_TRUE(throws<ArgumentError>({"minimum_improvement"},
                                       [&] { EarlyStop({.minimum_improvement = bad}); }));
   }
@@ -241,7 +239,7 @@ TEST(EarlyStop, StopsARun) {
   Random random(3);
   ToyModel<double> model(random);
   auto batches = toy_batches<double>(random, std::vector<Index>(10, 2));
-  for (const Index step : bad) batches[static_cast<std::size_t>(step - 1)].y(0, 0) = nan_number;
+  for (const Index step : bad) batches[static_cast<std::size_t>(step - 1)].y(0, 0) = nan<double>;
   ToySource<double> source(batches, static_cast<std::size_t>(start.step));
   mora::AdamW<double> optimizer;
   std::vector<Index> saved;
@@ -278,7 +276,7 @@ TEST(CheckpointEvery, SavesNoWeightThatIsNotFinite) {
   checkpoint.on_step(step_info(2));
   EXPECT_EQ(saved, 1);
   model.visit_parameters([](std::string_view name, auto& p) {
-    if (name == "second.B") p.value(0, 1) = nan_number;
+    if (name == "second.B") p.value(0, 1) = nan<double>;
   });
   checkpoint.on_step(step_info(3));
   const std::initializer_list<std::string_view> text = {"after step 4", "second.B is not finite"};
@@ -295,7 +293,7 @@ TEST(CheckpointEvery, KeepsTheLastGoodOneWhenTheRunStops) {
   Random random(5);
   ToyModel<double> model(random);
   auto batches = toy_batches<double>(random, {2, 2, 2, 2});
-  batches[2].x(0, 0) = nan_number;
+  batches[2].x(0, 0) = nan<double>;
   ToySource<double> source(batches);
   mora::AdamW<double> optimizer;
   std::vector<Index> saved;

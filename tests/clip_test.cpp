@@ -3,6 +3,7 @@
 
 #include "support/fixture.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/optimizers.hpp"
 
 /// \file
@@ -45,7 +46,7 @@ TEST(Clip, LeavesEveryBitOfASmallGradient) {
   const Matrix<double> before = module.first.gradient;
   const double norm = mora::gradient_norm(module).norm;
   EXPECT_EQ(mora::clip_gradient_norm(module, 2.0 * norm).norm, norm);
-  EXPECT_EQ(mora::clip_gradient_norm(module, infinite).norm, norm);
+  EXPECT_EQ(mora::clip_gradient_norm(module, infinity<double>).norm, norm);
   EXPECT_TRUE(same_bits(module.first.gradient, before));
   // By the 1e-6 in the denominator.
   mora::clip_gradient_norm(module, norm);
@@ -67,7 +68,7 @@ TEST(Clip, SumsInDouble) {
 }
 
 TEST(Clip, NamesTheFirstGradientThatIsNotFiniteAndChangesNothing) {
-  for (const double bad : {nan_number, infinite, -infinite}) {
+  for (const double bad : {nan<double>, infinity<double>, -infinity<double>}) {
     Random random(2);
     auto module = random_parameters(random);
     module.second.gradient(0, 1) = bad;
@@ -101,7 +102,7 @@ TEST(Clip, RefusesAMaximumThatIsNotPositive) {
   Random random(4);
   auto module = random_parameters(random);
   const Matrix<double> before = module.first.gradient;
-  for (const double maximum : {0.0, -1.0, -infinite, nan_number}) {
+  for (const double maximum : {0.0, -1.0, -infinity<double>, nan<double>}) {
     EXPECT_TRUE(throws<ArgumentError>({"maximum norm"},
                                       [&] { mora::clip_gradient_norm(module, maximum); }));
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "support/compare.hpp"
+#include "support/not_finite.hpp"
 
 #include <limits>
 
@@ -12,8 +13,6 @@ namespace mora_tests {
 namespace {
 
 using Numbers = mora::Matrix<double>;
-constexpr double nan_number = std::numeric_limits<double>::quiet_NaN();
-constexpr double infinite = std::numeric_limits<double>::infinity();
 
 /// 2x2, with one of its entries replaced.
 Numbers with(double number, Index place = 3) {
@@ -24,21 +23,21 @@ Numbers with(double number, Index place = 3) {
 
 TEST(Near, FailsOnNaNWhereverItIs) {
   for (Index place = 0; place < 4; ++place) {
-    EXPECT_FALSE(near(with(nan_number, place), with(1.0, place)));
-    EXPECT_FALSE(near(with(1.0, place), with(nan_number, place)));
-    EXPECT_FALSE(near(with(nan_number, place), with(nan_number, place)));
-    EXPECT_FALSE(equal(with(nan_number, place), with(nan_number, place)));
+    EXPECT_FALSE(near(with(nan<double>, place), with(1.0, place)));
+    EXPECT_FALSE(near(with(1.0, place), with(nan<double>, place)));
+    EXPECT_FALSE(near(with(nan<double>, place), with(nan<double>, place)));
+    EXPECT_FALSE(equal(with(nan<double>, place), with(nan<double>, place)));
   }
-  EXPECT_FALSE(near<double>(nan_number, 1.0, 1.0));
-  EXPECT_FALSE(near<double>(1.0, nan_number, 1.0));
-  EXPECT_FALSE(near<double>(1.0, 1.0, nan_number));
+  EXPECT_FALSE(near<double>(nan<double>, 1.0, 1.0));
+  EXPECT_FALSE(near<double>(1.0, nan<double>, 1.0));
+  EXPECT_FALSE(near<double>(1.0, 1.0, nan<double>));
 }
 
 TEST(Near, FailsOnInfinity) {
-  EXPECT_FALSE(near(with(infinite), with(4.0)));
-  EXPECT_FALSE(near(with(4.0), with(infinite)));
-  EXPECT_FALSE(near(with(infinite), with(infinite)));
-  EXPECT_FALSE(near<double>(1.0, 2.0, infinite));
+  EXPECT_FALSE(near(with(infinity<double>), with(4.0)));
+  EXPECT_FALSE(near(with(4.0), with(infinity<double>)));
+  EXPECT_FALSE(near(with(infinity<double>), with(infinity<double>)));
+  EXPECT_FALSE(near<double>(1.0, 2.0, infinity<double>));
 }
 
 TEST(Near, FailsOnAnotherSize) {
@@ -72,8 +71,8 @@ TEST(Near, TakesTheToleranceOfWhatIsFound) {
 }
 
 TEST(SameBits, TellsZerosAndNaNsApart) {
-  EXPECT_TRUE(same_bits(with(nan_number), with(nan_number)));
-  EXPECT_FALSE(same_bits(with(nan_number), with(-nan_number)));
+  EXPECT_TRUE(same_bits(with(nan<double>), with(nan<double>)));
+  EXPECT_FALSE(same_bits(with(nan<double>), with(-nan<double>)));
   EXPECT_FALSE(same_bits(with(0.0), with(-0.0)));
   EXPECT_TRUE(equal(with(0.0), with(-0.0)));
   EXPECT_FALSE(equal(with(1.0), with(1.0 + std::numeric_limits<double>::epsilon())));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "support/layer_laws.hpp"
+#include "support/not_finite.hpp"
 
 /// \file
 /// What every layer's forward pass and merge keep.
@@ -116,14 +117,13 @@ TEST_P(LayerLaws, InputsAndResultsMayLieAnywhere) {
   for_each_layer(Parameters::random, []<class T>(const Setting<T>& s) {
     const Matrix<T> x = s.input();
     const Matrix<T> y = s.layer.forward(x);
-    const T nan = std::numeric_limits<T>::quiet_NaN();
-    Matrix<T> wide_y = Matrix<T>::Constant(tokens + 2, s.layer.out() + 3, nan);
+    Matrix<T> wide_y = Matrix<T>::Constant(tokens + 2, s.layer.out() + 3, nan<T>);
     s.layer.forward(x, wide_y.block(1, 2, tokens, s.layer.out()));
     EXPECT_TRUE(same_bits(wide_y.block(1, 2, tokens, s.layer.out()), y));
-    wide_y.block(1, 2, tokens, s.layer.out()).setConstant(nan);
-    EXPECT_TRUE(same_bits(wide_y, Matrix<T>::Constant(wide_y.rows(), wide_y.cols(), nan)));
+    wide_y.block(1, 2, tokens, s.layer.out()).setConstant(nan<T>);
+    EXPECT_TRUE(same_bits(wide_y, Matrix<T>::Constant(wide_y.rows(), wide_y.cols(), nan<T>)));
 
-    Matrix<T> wide_x = Matrix<T>::Constant(tokens + 2, s.layer.in() + 3, nan);
+    Matrix<T> wide_x = Matrix<T>::Constant(tokens + 2, s.layer.in() + 3, nan<T>);
     wide_x.block(1, 2, tokens, s.layer.in()) = x;
     EXPECT_TRUE(same_bits(s.layer.forward(wide_x.block(1, 2, tokens, s.layer.in())), y));
     const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> columns = x.transpose();

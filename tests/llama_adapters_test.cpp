@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include <limits>
 #include <mora/mora.hpp>
 #include <set>
 
 #include "support/llama.hpp"
 #include "support/llama_misuse.hpp"
+#include "support/not_finite.hpp"
 
 /// \file
 /// Adapters on a decoder: what they are put on, several sets of them, copies, merging.
@@ -20,7 +20,6 @@ using Model = Llama<double>;
 using Names = std::vector<std::string>;
 
 constexpr Kind every_kind[] = {Kind::lora, Kind::rotation, Kind::sharing, Kind::full};
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 Names parameter_names(const Model& model) {
   Names names;
@@ -247,7 +246,7 @@ TEST(LlamaAdapters, AreRefusedWhereTheyDoNotFit) {
     EXPECT_TRUE(refuses<ArgumentError>(model, {"'a'", "model.layers.0.self_attn.q_proj", "already"},
                                        [&] { attach(model, "a", kind, {.all_linear = true}); }));
     const bool full = kind == Kind::full;
-    for (const double dropout : {-0.1, 1.0, 1.5, nan}) {
+    for (const double dropout : {-0.1, 1.0, 1.5, nan<double>}) {
       EXPECT_TRUE(refuses<ArgumentError>(model, {"dropout", "0 <= dropout < 1"}, [&] {
         attach(model, "b", kind, {.all_linear = true}, dropout);
       }));
@@ -429,7 +428,7 @@ TEST_P(LlamaMerging, ForbidsWhatWouldNotFit) {
 
 TEST_P(LlamaMerging, IsAllOrNothingWhenANumberIsNotFinite) {
   const Names names = parameter_names(adapted());
-  for (const double bad : {nan, std::numeric_limits<double>::infinity()}) {
+  for (const double bad : {nan<double>, infinity<double>}) {
     for (const std::string& name :
          {names.front(), names[names.size() / 2], names.back(), std::string("model.norm.weight"),
           std::string("model.layers.1.input_layernorm.weight")}) {

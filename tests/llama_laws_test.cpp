@@ -3,6 +3,7 @@
 #include <mora/mora.hpp>
 
 #include "support/llama.hpp"
+#include "support/not_finite.hpp"
 
 /// \file
 /// What forward passes of a decoder have in common: in one batch or one by one, with a cache or
@@ -189,7 +190,7 @@ struct NaiveAttention {
     probabilities = scale * q * k.transpose();
     for (Index i = 0; i < q.rows(); ++i) {
       for (Index j = past + i + 1; j < k.rows(); ++j) {
-        probabilities(i, j) = -std::numeric_limits<double>::infinity();
+        probabilities(i, j) = -infinity<double>;
       }
       probabilities.row(i) = (probabilities.row(i).array() - probabilities.row(i).maxCoeff()).exp();
       probabilities.row(i) /= probabilities.row(i).sum();

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <mora/analysis/low_rank.hpp>
 #include <optional>
 
 #include "support/compare.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/updates.hpp"
 
 /// \file
@@ -109,7 +109,7 @@ TEST(LowRank, RefusesWhatItCannotDo) {
   refused({.relative_error = -0.1}, "relative_error");
   refused({.relative_error = 1.0}, "relative_error");
   refused({.relative_error = std::nan("")}, "relative_error");
-  adapter.matrix().value(0, 0) = std::numeric_limits<float>::infinity();
+  adapter.matrix().value(0, 0) = infinity<float>;
   for (const LowRankSettings& settings : {LowRankSettings{}, LowRankSettings{.rank = 3}}) {
     EXPECT_TRUE(
         throws<mora::NumericError>({"low rank"}, [&] { (void)low_rank(adapter, settings); }));

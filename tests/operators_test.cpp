@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "support/operators.hpp"
+#include "support/not_finite.hpp"
 
 #include <functional>
-#include <limits>
 #include <ostream>
 #include <string>
 #include <tuple>
@@ -54,8 +54,8 @@ struct AnyPair {
   Map<T> decompress_adjoint;
   std::vector<Map<T>> block_adjoints;  // empty where C or D has no such member
   std::function<void(Index, const std::function<void(Index)>&)> for_each_source;
-  double compress_gain = std::numeric_limits<double>::infinity();
-  double decompress_gain = std::numeric_limits<double>::infinity();
+  double compress_gain = infinity<double>;
+  double decompress_gain = infinity<double>;
 };
 
 template <class T, class C, class D>
@@ -208,8 +208,7 @@ TEST_P(OperatorLaws, AddAddsAndApplyOverwrites) {
       EXPECT_TRUE(near(map.into(x, there), there + map(x), {.magnitude = 3.0}));
       EXPECT_TRUE(near(map.into(x, map(x)), T(2) * map(x)));
     } else {
-      const T nan = std::numeric_limits<T>::quiet_NaN();
-      EXPECT_TRUE(same_bits(map.into(x, RowVector<T>::Constant(map.to, nan)), map(x)));
+      EXPECT_TRUE(same_bits(map.into(x, RowVector<T>::Constant(map.to, nan<T>)), map(x)));
     }
   });
 }

@@ -11,6 +11,7 @@
 #include "support/compare.hpp"
 #include "support/fixture.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/optimizers.hpp"
 #include "support/random.hpp"
 
@@ -77,7 +78,7 @@ TEST(Sgd, TakesPyTorchsSteps) {
 
 // The bad gradient may be the second one, and come before the first step or after some.
 TYPED_TEST(Optimizer, RefusesAGradientThatIsNotFiniteAndForgetsIt) {
-  for (const double bad : {nan_number, infinite, -infinite}) {
+  for (const double bad : {nan<double>, infinity<double>, -infinity<double>}) {
     for (const int good_steps : {0, 2}) {
       Random random(1);
       auto module = random_parameters(random);
@@ -154,7 +155,7 @@ TYPED_TEST(Optimizer, RefusesAFactorOutOfRange) {
   auto module = random_parameters(random);
   const Matrix<double> before = module.first.value;
   auto optimizer = with_memory<TypeParam>();
-  for (const double factor : {-1e-9, nan_number, infinite}) {
+  for (const double factor : {-1e-9, nan<double>, infinity<double>}) {
     EXPECT_THROW(optimizer.step(module, factor), ArgumentError) << factor;
   }
   EXPECT_TRUE(same_bits(module.first.value, before));
@@ -192,11 +193,11 @@ TYPED_TEST(Optimizer, FindsABadNumberAnywhere) {
     TwoParameters<double> module;
     module.first = {Matrix<double>::Ones(3, 16384), Matrix<double>::Ones(3, 16384)};
     module.second = module.first;
-    module.second.gradient.data()[position] = nan_number;
+    module.second.gradient.data()[position] = nan<double>;
     EXPECT_TRUE(throws<NumericError>({"gradient of second: not finite"}, [&] {
       with_memory<TypeParam>().step(module);
     })) << position;
-    module.first.gradient.data()[49151 - position] = infinite;
+    module.first.gradient.data()[49151 - position] = infinity<double>;
     EXPECT_TRUE(throws<NumericError>({"gradient of first: not finite"}, [&] {
       with_memory<TypeParam>().step(module);
     })) << position;
@@ -215,14 +216,14 @@ TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
       EXPECT_THROW(TypeParam{settings}, ArgumentError) << value;
     }
   };
-  refused(&Settings::learning_rate, {-1e-9, nan_number, infinite, -infinite});
-  refused(&Settings::weight_decay, {-1e-9, nan_number, infinite});
+  refused(&Settings::learning_rate, {-1e-9, nan<double>, infinity<double>, -infinity<double>});
+  refused(&Settings::weight_decay, {-1e-9, nan<double>, infinity<double>});
   if constexpr (std::is_same_v<Settings, AdamWSettings>) {
-    refused(&Settings::beta1, {-1e-9, 1.0, nan_number});
-    refused(&Settings::beta2, {-1e-9, 1.0, nan_number});
-    refused(&Settings::epsilon, {-1e-9, nan_number, infinite});
+    refused(&Settings::beta1, {-1e-9, 1.0, nan<double>});
+    refused(&Settings::beta2, {-1e-9, 1.0, nan<double>});
+    refused(&Settings::epsilon, {-1e-9, nan<double>, infinity<double>});
   } else {
-    refused(&Settings::momentum, {-1e-9, 1.0, nan_number});
+    refused(&Settings::momentum, {-1e-9, 1.0, nan<double>});
   }
   EXPECT_EQ(optimizer.settings().learning_rate, 0.05);
   EXPECT_EQ(optimizer.settings().weight_decay, 0.1);

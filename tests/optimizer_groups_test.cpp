@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/optimizers.hpp"
 
 /// \file
@@ -180,7 +181,7 @@ TYPED_TEST(Optimizer, RefusesLoraPlusForMora) {
   EXPECT_TRUE(throws<ArgumentError>({"group 0 (B)", "no parameter"}, [&] {
     (void)stepped<mora::MoraLinear<double>>(TypeParam(settings, {mora::lora_plus(settings, 16.0)}));
   }));
-  for (const double ratio : {0.0, -1.0, nan_number, infinite}) {
+  for (const double ratio : {0.0, -1.0, nan<double>, infinity<double>}) {
     EXPECT_TRUE(throws<ArgumentError>({"ratio"}, [&] { (void)mora::lora_plus(settings, ratio); }));
   }
 }

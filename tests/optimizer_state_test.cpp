@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/optimizers.hpp"
 
 /// \file
@@ -85,7 +86,7 @@ TYPED_TEST(Optimizer, RefusesAStateThatCannotBe) {
   EXPECT_TRUE(throws<ArgumentError>({"steps", "at least 1", "found 0"},
                                     [&] { optimizer.set_state("first", state(0)); }));
   State bad = state(1);
-  bad.moments[0](2, 3) = nan_number;
+  bad.moments[0](2, 3) = nan<double>;
   EXPECT_TRUE(
       throws<NumericError>({"first", "not finite"}, [&] { optimizer.set_state("first", bad); }));
   if constexpr (TypeParam::moment_names.size() > 1) {
@@ -146,7 +147,7 @@ TYPED_TEST(Optimizer, ShowsNoStateOfAStepThatThrew) {
   auto optimizer = with_memory<TypeParam>();
   optimizer.step(module);
   const auto before = states_of(optimizer);
-  module.second.gradient(0, 0) = infinite;
+  module.second.gradient(0, 0) = infinity<double>;
   EXPECT_THROW(optimizer.step(module), NumericError);
   for (const auto& [name, state] : states_of(optimizer)) {
     EXPECT_EQ(state.steps, before.at(name).steps);

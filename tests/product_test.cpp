@@ -2,11 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 #include <mora/core/product.hpp>
 #include <utility>
 
 #include "support/compare.hpp"
+#include "support/not_finite.hpp"
 #include "support/random.hpp"
 
 /// \file
@@ -35,8 +35,7 @@ template <class T>
 class Surrounded {
  public:
   explicit Surrounded(const Matrix<T>& inner)
-      : memory_(Matrix<T>::Constant(inner.rows() + 2, inner.cols() + 3,
-                                    std::numeric_limits<T>::quiet_NaN())),
+      : memory_(Matrix<T>::Constant(inner.rows() + 2, inner.cols() + 3, nan<T>)),
         rows_(inner.rows()),
         cols_(inner.cols()) {
     memory_.block(1, 2, rows_, cols_) = inner;
@@ -49,7 +48,7 @@ class Surrounded {
   }
   [[nodiscard]] bool is_untouched_around() const {
     Matrix<T> copy = memory_;
-    copy.block(1, 2, rows_, cols_).setConstant(std::numeric_limits<T>::quiet_NaN());
+    copy.block(1, 2, rows_, cols_).setConstant(nan<T>);
     return copy.array().isNaN().all();
   }
 

@@ -8,6 +8,7 @@
 
 #include "support/fixture.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 
 /// \file
 /// The schedules against transformers' tables, and at the edges that those do not have.
@@ -128,7 +129,7 @@ TEST(Schedule, RefusesSettingsOutOfRange) {
   refused(LinearSchedule{.steps = 0}, {"steps", "1", "found 0"});
   refused(LinearSchedule{.steps = 5, .warm_up = 6}, {"warm_up", "found 6"});
   refused(CosineSchedule{.steps = 5, .warm_up = -2}, {"warm_up", "found -2"});
-  for (const double minimum : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
+  for (const double minimum : {-0.1, 1.1, nan<double>}) {
     refused(CosineSchedule{.steps = 5, .minimum = minimum}, {"minimum"});
     refused(JaggedSchedule{.steps = 5, .minimum = minimum}, {"minimum"});
   }

@@ -12,6 +12,7 @@
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/threads.hpp"
 
 namespace mora_tests {
@@ -151,7 +152,7 @@ TEST(ParallelPieces, HandOnExceptionsOfEveryPiece) {
 TEST(ParallelPieces, HandOnAnExceptionFromTheMiddleOfAMerge) {
   const auto weight = random_numbers<float>(3000, 70);
   mora::LoraLinear<float> layer(weight, make_layer<mora::LoraLinear<float>>(70, 3000).adapter());
-  layer.adapter().b().value(2500, 1) = std::numeric_limits<float>::infinity();
+  layer.adapter().b().value(2500, 1) = infinity<float>;
   EXPECT_TRUE(throws<mora::NumericError>({"merge", "entry (2500, "}, [&] { layer.merge(); }));
   EXPECT_FALSE(layer.merged());
 }
@@ -214,7 +215,7 @@ void expect_same_steps_on_any_number_of_threads() {
       bits.bytes += bits_of(p.value).bytes + bits_of(p.gradient).bytes;
     // The first bad parameter is named, whichever thread finds one first.
     for (const std::size_t bad : {5, 3, 1}) {
-      module.all[bad].gradient(0, 600) = std::numeric_limits<T>::quiet_NaN();
+      module.all[bad].gradient(0, 600) = nan<T>;
       const std::string name("abcdefg", bad, 1);
       EXPECT_TRUE(throws<mora::NumericError>({"gradient of " + name + ":"},
                                              [&] { optimizer.step(module); }));

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <mora/optim/adamw.hpp>
 #include <mora/optim/sgd.hpp>
 #include <mora/train/callbacks/history.hpp>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 #include "support/toy_model.hpp"
 
 /// \file
@@ -35,7 +35,6 @@ using mora::TrainState;
 
 static_assert(mora::TrainableModel<ToyModel<float>> && mora::TrainableModel<ToyModel<double>>);
 
-constexpr double nan_number = std::numeric_limits<double>::quiet_NaN();
 constexpr mora::ConstantSchedule constant{};
 
 /// All values of a model's parameters.
@@ -323,7 +322,7 @@ void expect_skipped_third(M model, const std::vector<ToyBatch<T>>& batches,
 TYPED_TEST(Train, StopsAtOrSkipsALossThatIsNotFinite) {
   using T = TypeParam;
   for (const double clip : {0.0, 1.0}) {
-    for (const double bad : {nan_number, std::numeric_limits<double>::infinity()}) {
+    for (const double bad : {nan<double>, infinity<double>}) {
       Random random(9);
       const ToyModel<T> model(random);
       auto batches = toy_batches<T>(random, {3, 2, 4, 3, 5});
@@ -341,7 +340,7 @@ TYPED_TEST(Train, StopsAtOrSkipsAGradientThatIsNotFinite) {
   for (const double clip : {0.0, 1.0}) {
     Random random(10);
     Spoiling<T> model(random);
-    model.number = std::numeric_limits<T>::infinity();
+    model.number = infinity<T>;
     const auto batches = toy_batches<T>(random, {3, 2, 4, 3, 5});
     expect_skipped_third<T>(model, batches, {"step 3: gradient of second.A: not finite"},
                             {.clip_norm = clip});
@@ -358,9 +357,9 @@ struct Counting {
 TEST(TrainInDouble, AsksNoOptimizerForAStepThatIsNotFinite) {
   Random random(17);
   Spoiling<double> model(random);
-  model.number = nan_number;
+  model.number = nan<double>;
   auto batches = toy_batches<double>(random, {3, 2, 4, 3, 5});
-  batches[1].y(0, 0) = nan_number;
+  batches[1].y(0, 0) = nan<double>;
   ToySource<double> source(batches);
   Counting optimizer;
   const auto number = [](Index step) { return double(step + 1); };
@@ -382,7 +381,7 @@ TYPED_TEST(Train, StopsWhenMoreThanAllowedWasSkipped) {
   Random random(12);
   ToyModel<T> model(random);
   auto batches = toy_batches<T>(random, {3, 2});
-  batches[1].x(0, 0) = static_cast<T>(nan_number);
+  batches[1].x(0, 0) = static_cast<T>(nan<double>);
   ToySource<T> source(batches);
   auto optimizer = make_adamw<T>();
   EXPECT_TRUE(throws<NumericError>({"step 6: ", "skipped before: 2, allowed: 2"}, [&] {
@@ -496,7 +495,7 @@ TYPED_TEST(Train, RefusesSettingsOutOfRange) {
   };
   refused({.steps = -1}, {"steps", "0", "found -1"});
   refused({.steps = 1, .accumulate = 0}, {"accumulate", "1", "found 0"});
-  for (const double clip : {-1.0, nan_number, std::numeric_limits<double>::infinity()}) {
+  for (const double clip : {-1.0, nan<double>, infinity<double>}) {
     refused({.steps = 1, .clip_norm = clip}, {"clip_norm"});
   }
   refused({.steps = 1, .skips_allowed = -1}, {"skips_allowed", "found -1"});

@@ -21,9 +21,6 @@ namespace {
 
 using mora::Dtype;
 using mora::LlamaFolder;
-using Json = nlohmann::json;
-
-path stored(const char* name) { return path(MORA_FIXTURES) / "llama_folders" / name; }
 
 /// A copy of a folder that may be changed.
 class ChangedFolder : public testing::Test {
@@ -33,19 +30,20 @@ class ChangedFolder : public testing::Test {
     for (const auto& entry : std::filesystem::directory_iterator(folder_.where())) {
       std::filesystem::remove(entry.path());
     }
-    for (const auto& entry : std::filesystem::directory_iterator(stored(name))) {
+    for (const auto& entry : std::filesystem::directory_iterator(stored_llama(name))) {
       write_file(folder_ / entry.path().filename(), read_file(entry.path()));
     }
   }
   [[nodiscard]] path config_path() const { return folder_ / "config.json"; }
-  void change_config(const std::function<void(Json&)>& change) {
-    Json json = Json::parse(read_file(stored("untied_f32") / "config.json"));
+  void change_config(const std::function<void(nlohmann::json&)>& change) {
+    nlohmann::json json =
+        nlohmann::json::parse(read_file(stored_llama("untied_f32") / "config.json"));
     change(json);
     write_file(config_path(), json.dump());
   }
   /// The tensors of the one file, changed.
   void change_tensors(const std::function<void(std::vector<mora::TensorBytes>&)>& change) {
-    const mora::SafetensorsFile file(stored("untied_f32") / "model.safetensors");
+    const mora::SafetensorsFile file(stored_llama("untied_f32") / "model.safetensors");
     std::vector<mora::TensorBytes> tensors;
     for (const auto& tensor : file.tensors()) tensors.push_back({tensor.info(), tensor.bytes()});
     change(tensors);
@@ -70,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(, StoredLlama,
 
 TEST_P(StoredLlama, HasTheLogitsOfTransformers) {
   const Fixture fixture("llama_folders/logits.safetensors");
-  const LlamaFolder folder(stored(GetParam()));
+  const LlamaFolder folder(stored_llama(GetParam()));
   EXPECT_EQ(folder.warnings(), std::vector<std::string>{});
   mora::Batch batch;
   const auto tokens = fixture.tensor("tokens");
@@ -85,7 +83,7 @@ TEST_P(StoredLlama, HasTheLogitsOfTransformers) {
 }
 
 TEST_P(StoredLlama, IsSavedAsItWas) {
-  const LlamaFolder folder(stored(GetParam()));
+  const LlamaFolder folder(stored_llama(GetParam()));
   const TemporaryFolder target;
   const Dtype dtype = folder.tensors().tensors().front().dtype();
   mora::save_llama(folder.model<float>(), target / "new" / "folder",
@@ -105,14 +103,15 @@ TEST_P(StoredLlama, IsSavedAsItWas) {
 }
 
 TEST(LlamaFolders, AreWrittenAsTransformersWritesThem) {
-  const LlamaFolder folder(stored("untied_f32"));
+  const LlamaFolder folder(stored_llama("untied_f32"));
   const TemporaryFolder target;
   mora::save_llama(folder.model<float>(), target.where());
   EXPECT_EQ(target.names(), (std::vector<std::string>{"config.json", "model.safetensors"}));
   EXPECT_EQ(read_file(target / "model.safetensors"),
-            read_file(stored("untied_f32") / "model.safetensors"));
-  const Json theirs = Json::parse(read_file(stored("untied_f32") / "config.json"));
-  const Json ours = Json::parse(read_file(target / "config.json"));
+            read_file(stored_llama("untied_f32") / "model.safetensors"));
+  const nlohmann::json theirs =
+      nlohmann::json::parse(read_file(stored_llama("untied_f32") / "config.json"));
+  const nlohmann::json ours = nlohmann::json::parse(read_file(target / "config.json"));
   for (const auto& [key, value] : ours.items()) {
     if (key == "torch_dtype") {
       EXPECT_EQ(value, theirs["dtype"]);
@@ -125,7 +124,7 @@ TEST(LlamaFolders, AreWrittenAsTransformersWritesThem) {
 }
 
 TEST(LlamaFolders, UseTheFilesNumbersInPlaceWhereTheyCan) {
-  const LlamaFolder folder(stored("untied_f32"));
+  const LlamaFolder folder(stored_llama("untied_f32"));
   const auto model = folder.model<float>();
   for (std::size_t i = 0; i < model.tensors().size(); ++i) {
     const auto bytes = folder.tensors().tensor(model.tensors()[i].name).bytes();
@@ -134,7 +133,7 @@ TEST(LlamaFolders, UseTheFilesNumbersInPlaceWhereTheyCan) {
 }
 
 TEST(LlamaFolders, SaveWhatIsMerged) {
-  auto model = LlamaFolder(stored("untied_f32")).model<float>();
+  auto model = LlamaFolder(stored_llama("untied_f32")).model<float>();
   model.attach("all", mora::FullSettings{}, {.modules = {"norm"}});
   model.visit_parameters([](auto, auto& parameter) { parameter.value.array() += 1.0f; });
   const TemporaryFolder target;
@@ -147,7 +146,7 @@ TEST(LlamaFolders, SaveWhatIsMerged) {
 }
 
 TEST(LlamaFolders, DoNotLoseWhatTheDtypeCannotHold) {
-  auto model = LlamaFolder(stored("untied_f32")).model<float>();
+  auto model = LlamaFolder(stored_llama("untied_f32")).model<float>();
   model.attach("all", mora::FullSettings{}, {.modules = {"norm"}});
   model.visit_parameters([](auto, auto& parameter) { parameter.value(0, 3) = 1e5f; });
   model.merge();
@@ -158,7 +157,7 @@ TEST(LlamaFolders, DoNotLoseWhatTheDtypeCannotHold) {
 }
 
 TEST_F(ChangedFolder, TakesOlderConfigs) {
-  change_config([](Json& json) {
+  change_config([](nlohmann::json& json) {
     json["rope_theta"] = json["rope_parameters"]["rope_theta"];
     json["rope_scaling"] = nullptr;
     json.erase("rope_parameters");
@@ -181,43 +180,50 @@ TEST_F(ChangedFolder, HasTheDefaultsOfTransformers) {
 }
 
 TEST_F(ChangedFolder, RefusesWhatTheModelDoesNotComputeByName) {
-  const std::vector<std::pair<std::function<void(Json&)>, const char*>> cases = {
-      {[](Json& j) { j.erase("model_type"); }, "'model_type': expected 'llama', found none"},
-      {[](Json& j) { j["model_type"] = "mistral"; }, "expected 'llama', found 'mistral'"},
-      {[](Json& j) { j["hidden_act"] = "gelu"; }, "'hidden_act': expected 'silu', found 'gelu'"},
-      {[](Json& j) { j["attention_bias"] = true; }, "'attention_bias': expected false"},
-      {[](Json& j) { j["mlp_bias"] = true; }, "'mlp_bias': expected false"},
-      {[](Json& j) {
+  const std::vector<std::pair<std::function<void(nlohmann::json&)>, const char*>> cases = {
+      {[](nlohmann::json& j) { j.erase("model_type"); },
+       "'model_type': expected 'llama', found none"},
+      {[](nlohmann::json& j) { j["model_type"] = "mistral"; }, "expected 'llama', found 'mistral'"},
+      {[](nlohmann::json& j) { j["hidden_act"] = "gelu"; },
+       "'hidden_act': expected 'silu', found 'gelu'"},
+      {[](nlohmann::json& j) { j["attention_bias"] = true; }, "'attention_bias': expected false"},
+      {[](nlohmann::json& j) { j["mlp_bias"] = true; }, "'mlp_bias': expected false"},
+      {[](nlohmann::json& j) {
          j["quantization_config"] = {{"bits", 4}};
        },
        "'quantization_config'"},
-      {[](Json& j) { j["partial_rotary_factor"] = 0.5; }, "'partial_rotary_factor': expected 1"},
-      {[](Json& j) { j["rope_parameters"]["rope_type"] = "llama3"; },
+      {[](nlohmann::json& j) { j["partial_rotary_factor"] = 0.5; },
+       "'partial_rotary_factor': expected 1"},
+      {[](nlohmann::json& j) { j["rope_parameters"]["rope_type"] = "llama3"; },
        "'rope_parameters.rope_type': expected 'default', found 'llama3'"},
-      {[](Json& j) {
+      {[](nlohmann::json& j) {
          j["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
        },
        "'rope_scaling.type': expected 'default', found 'linear'"},
-      {[](Json& j) {
+      {[](nlohmann::json& j) {
          j["rope_scaling"] = {{"factor", 2.0}};
        },
        "'rope_scaling.factor'"},
-      {[](Json& j) { j["rope_theta"] = 501.0; }, "expected 501 as rope_theta says, found 500"},
-      {[](Json& j) { j["vocab_size"] = "32"; }, "'vocab_size': expected a whole number"},
-      {[](Json& j) { j["vocab_size"] = 32.0; }, "found 32.0"},
-      {[](Json& j) { j["vocab_size"] = -32; }, "found -32"},
-      {[](Json& j) { j["vocab_size"] = 0; }, "vocab_size: expected 1 to"},
-      {[](Json& j) { j["head_dim"] = 0; }, "'head_dim': expected at least 1, found 0"},
-      {[](Json& j) { j["num_key_value_heads"] = 3; }, "num_key_value_heads: expected a divisor"},
-      {[](Json& j) { j["rms_norm_eps"] = true; }, "'rms_norm_eps': expected a number, found true"},
-      {[](Json& j) { j["tie_word_embeddings"] = 0; }, "'tie_word_embeddings': expected true or"},
-      {[](Json& j) {
+      {[](nlohmann::json& j) { j["rope_theta"] = 501.0; },
+       "expected 501 as rope_theta says, found 500"},
+      {[](nlohmann::json& j) { j["vocab_size"] = "32"; }, "'vocab_size': expected a whole number"},
+      {[](nlohmann::json& j) { j["vocab_size"] = 32.0; }, "found 32.0"},
+      {[](nlohmann::json& j) { j["vocab_size"] = -32; }, "found -32"},
+      {[](nlohmann::json& j) { j["vocab_size"] = 0; }, "vocab_size: expected 1 to"},
+      {[](nlohmann::json& j) { j["head_dim"] = 0; }, "'head_dim': expected at least 1, found 0"},
+      {[](nlohmann::json& j) { j["num_key_value_heads"] = 3; },
+       "num_key_value_heads: expected a divisor"},
+      {[](nlohmann::json& j) { j["rms_norm_eps"] = true; },
+       "'rms_norm_eps': expected a number, found true"},
+      {[](nlohmann::json& j) { j["tie_word_embeddings"] = 0; },
+       "'tie_word_embeddings': expected true or"},
+      {[](nlohmann::json& j) {
          j["eos_token_id"] = {2, -1};
        },
        "'eos_token_id': expected a list of whole"},
-      {[](Json& j) { j["hidden_size"] = 24; },
+      {[](nlohmann::json& j) { j["hidden_size"] = 24; },
        "tensor 'model.embed_tokens.weight': expected shape"},
-      {[](Json& j) { j = Json::array(); }, "expected an object, found array"},
+      {[](nlohmann::json& j) { j = nlohmann::json::array(); }, "expected an object, found array"},
   };
   for (const auto& [change, message] : cases) {
     change_config(change);
@@ -264,7 +270,7 @@ TEST_F(ChangedFolder, RefusesOtherTensorsByName) {
 }
 
 TEST_F(ChangedFolder, LeavesOutWithAWarningWhatTheConfigAlreadySays) {
-  change_config([](Json& json) {
+  change_config([](nlohmann::json& json) {
     json["tie_word_embeddings"] = true;
     json["attention_dropout"] = 0.1;
   });

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <mora/adapters/full.hpp>
 #include <mora/adapters/lora.hpp>
 #include <mora/adapters/mora.hpp>
@@ -17,6 +16,7 @@
 
 #include "support/compare.hpp"
 #include "support/files.hpp"
+#include "support/not_finite.hpp"
 #include "support/random.hpp"
 #include "support/throws.hpp"
 
@@ -30,10 +30,6 @@ using mora::AnyAdapter;
 using mora::Matrix;
 using mora::NamedAdapter;
 using mora::ShardedTensors;
-
-[[nodiscard]] path stored(const std::string& name) {
-  return path(MORA_FIXTURES) / "llama_folders" / name;
-}
 
 template <class A>
 [[nodiscard]] AnyAdapter<double> filled(A adapter, Random& random, double deviation) {
@@ -164,7 +160,7 @@ void expect_nothing_in(const TemporaryFolder& folder) { EXPECT_TRUE(folder.names
 
 TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
   const TemporaryFolder out;
-  const path base = stored("untied_f32");
+  const path base = stored_llama("untied_f32");
   const auto config = mora::LlamaFolder(base).config();
   const auto merge = [&](const std::vector<NamedAdapter<double>>& adapters) {
     return [&out, &base, adapters] { (void)mora::merge_folder(base, adapters, out / "merged"); };
@@ -179,7 +175,7 @@ TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
   adapters[0].module = "model.layers.0.mlp.gate_proj";
   EXPECT_TRUE(throws<mora::FormatError>({"gate_proj", "expected shape"}, merge(adapters)));
   expect_nothing_in(out);
-  adapters = some_adapters(config, std::numeric_limits<double>::infinity());
+  adapters = some_adapters(config, infinity<double>);
   EXPECT_TRUE(throws<mora::NumericError>({"not finite"}, merge(adapters)));
   expect_nothing_in(out);
   // Finite in double, beyond the file's float.
@@ -190,7 +186,7 @@ TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
 
 TEST(MergeFolder, NeverReplacesAFolder) {
   const TemporaryFolder out;
-  const path base = stored("untied_f32");
+  const path base = stored_llama("untied_f32");
   const auto adapters = some_adapters(mora::LlamaFolder(base).config());
   std::filesystem::create_directory(out / "empty");
   (void)mora::merge_folder(base, adapters, out / "empty");

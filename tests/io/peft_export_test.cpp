@@ -126,7 +126,7 @@ TEST(GgufRows, OfAHeadAreInterleaved) {
 
 TEST(GgufAdapter, RefusesWhatItHasNoNameFor) {
   const TemporaryFolder folder;
-  const auto config = mora::LlamaFolder(path(MORA_FIXTURES) / "llama_folders/untied_f32").config();
+  const auto config = mora::LlamaFolder(stored_llama("untied_f32")).config();
   Random random(1);
   const auto lora = [&](mora::Index in, mora::Index out) {
     return filled(mora::LoraAdapter<double>(in, out, {.rank = 2}, random.generator()), random);

@@ -22,8 +22,7 @@ using mora::PeftFolder;
 /// The model that the folder says it is for.
 template <class T>
 mora::Llama<T> base_of(const PeftFolder& folder) {
-  return mora::LlamaFolder(path(MORA_FIXTURES) / "llama_folders" / folder.config().base_model)
-      .model<T>();
+  return mora::LlamaFolder(stored_llama(folder.config().base_model)).model<T>();
 }
 
 mora::Batch batch_of_tokens(const Fixture& fixture) {
@@ -89,8 +88,7 @@ class PeftFolders : public PeftFolderTest {
  protected:
   /// The layers of the model that the fixture is for.
   std::vector<LayerShape> layers_ = mora::layer_shapes(
-      mora::read_llama_config(path(MORA_FIXTURES) / "llama_folders" / "untied_f32" / "config.json")
-          .config);
+      mora::read_llama_config(stored_llama("untied_f32") / "config.json").config);
   [[nodiscard]] testing::AssertionResult does_not_fit(
       std::initializer_list<std::string_view> parts) const {
     return throws<FormatError>(parts, [&] { (void)open().adapters<float>(layers_); });
@@ -299,9 +297,8 @@ TEST_F(PeftFolders, Case131WholeModulesOfAnotherModel) {
 
 TEST_F(PeftFolders, OfATiedModelAreRefusedWhereTheyWouldUntieIt) {
   copy("tied_embedding");
-  layers_ = mora::layer_shapes(mora::read_llama_config(path(MORA_FIXTURES) / "llama_folders" /
-                                                       "tied_bf16_shards" / "config.json")
-                                   .config);
+  layers_ = mora::layer_shapes(
+      mora::read_llama_config(stored_llama("tied_bf16_shards") / "config.json").config);
   EXPECT_EQ(open().adapters<float>(layers_).size(), 4u);
   change_tensors([](Tensors& tensors) { tensors.erase(find(tensors, "lm_head.weight")); });
   EXPECT_TRUE(does_not_fit({"embed_tokens.weight': expected 'lm_head' stored as well"}));
@@ -409,8 +406,7 @@ TEST_F(PeftFolders, GiveAModelAdaptersThatTrain) {
 }
 
 TEST(NamedAdapters, MustFitTheModel) {
-  auto model =
-      mora::LlamaFolder(path(MORA_FIXTURES) / "llama_folders" / "untied_f32").model<float>();
+  auto model = mora::LlamaFolder(stored_llama("untied_f32")).model<float>();
   const auto refuses = [&]<class E>(std::type_identity<E>, mora::NamedAdapter<float> each,
                                     const char* part) {
     EXPECT_TRUE(throws<E>({part}, [&] { model.attach("new", {std::move(each)}); }));
@@ -433,8 +429,7 @@ TEST(NamedAdapters, MustFitTheModel) {
        0.5},
       "dropout: expected 0 on model.norm");
   EXPECT_TRUE(throws<mora::ArgumentError>({"found none"}, [&] { model.attach("new", {}); }));
-  auto tied =
-      mora::LlamaFolder(path(MORA_FIXTURES) / "llama_folders" / "tied_bf16_shards").model<float>();
+  auto tied = mora::LlamaFolder(stored_llama("tied_bf16_shards")).model<float>();
   EXPECT_TRUE(throws<mora::ArgumentError>({"lm_head is the embedding"}, [&] {
     tied.attach("new", {{"lm_head", mora_of(18, 29)}});
   }));

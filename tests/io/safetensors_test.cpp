@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/files.hpp"
+#include "support/not_finite.hpp"
 #include "support/tensor_files.hpp"
 #include "support/throws.hpp"
 
@@ -171,7 +172,7 @@ TEST(SafetensorsFile, KeepsNaNInfinityAndSigns) {
   EXPECT_EQ(text_of(file.tensor("t")), data);
   const auto doubles = file.tensor("t").numbers<double>();
   EXPECT_TRUE(std::isnan(doubles.values[0]));
-  EXPECT_EQ(doubles.values[1], -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(doubles.values[1], -infinity<double>);
   EXPECT_TRUE(std::signbit(doubles.values[2]));
 }
 

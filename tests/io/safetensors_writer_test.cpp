@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/files.hpp"
+#include "support/not_finite.hpp"
 #include "support/tensor_files.hpp"
 #include "support/throws.hpp"
 
@@ -204,7 +205,7 @@ TEST(SafetensorsWriter, ConvertsNumbers) {
   }
   std::vector<float> numbers(12'000);
   for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = float(i % 8) / 8 - 0.5f;
-  numbers[7] = std::numeric_limits<float>::quiet_NaN();
+  numbers[7] = nan<float>;
   SafetensorsWriter writer(folder / "file", infos);
   for (const TensorInfo& info : writer.tensors()) {
     const auto some = std::span<const float>(numbers);
@@ -237,7 +238,7 @@ TEST(SafetensorsWriter, RefusesNumbersThatTheDtypeCannotHold) {
     const auto result = throws<NumericError>(
         {"file, tensor 't', number 1 of 2: ", text, " is too large for ", mora::name_of(dtype)},
         [&] { writer.write("t", std::span<const double>(numbers)); });
-    const double fine[] = {1, std::numeric_limits<double>::infinity()};
+    const double fine[] = {1, infinity<double>};
     writer.write("t", std::span<const double>(fine));  // asked for, and nothing was written before
     writer.commit();
     return result;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Wrong sizes, weights, tokens and settings of a decoder.
 #include "support/llama_misuse.hpp"
+#include "support/not_finite.hpp"
 
 #include <array>
 #include <cmath>
@@ -13,10 +14,7 @@ using mora::ArgumentError;
 using mora::Matrix;
 using mora::NumericError;
 using mora::ShapeError;
-using Model = Llama<float>;
-
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-constexpr double infinity = std::numeric_limits<double>::infinity();
+using FloatModel = Llama<float>;
 
 /// Whether the small configuration with a change is refused with a text that has these parts.
 template <class F>
@@ -91,10 +89,10 @@ TEST(LlamaConfig, RefusesMoreLayersThanATableShouldHave) {
 }
 
 TEST(LlamaConfig, RefusesNumbersThatMakeNoNormsOrAngles) {
-  for (const double wrong : {nan, infinity, -infinity, -1e-6}) {
+  for (const double wrong : {nan<double>, infinity<double>, -infinity<double>, -1e-6}) {
     EXPECT_TRUE(refuses_config({"rms_norm_eps"}, [&](LlamaConfig& c) { c.rms_norm_eps = wrong; }));
   }
-  for (const double wrong : {nan, infinity, -infinity, -1.0, 0.0}) {
+  for (const double wrong : {nan<double>, infinity<double>, -infinity<double>, -1.0, 0.0}) {
     EXPECT_TRUE(refuses_config({"rope_theta"}, [&](LlamaConfig& c) { c.rope_theta = wrong; }));
   }
 }
@@ -139,28 +137,28 @@ TEST(LlamaModel, RefusesWeightsOfAnotherShape) {
       wrong[i] = Matrix<float>(Matrix<float>::Ones(r, c));
       EXPECT_TRUE(throws<ShapeError>(
           {tensors[i].name, "expected " + shape(rows, cols), "found " + shape(r, c)},
-          [&] { Model(config, wrong); }));
+          [&] { FloatModel(config, wrong); }));
     }
   }
   auto fewer = weights;
   fewer.pop_back();
-  EXPECT_TRUE(
-      throws<ShapeError>({"weights", "expected 21", "found 20"}, [&] { Model(config, fewer); }));
+  EXPECT_TRUE(throws<ShapeError>({"weights", "expected 21", "found 20"},
+                                 [&] { FloatModel(config, fewer); }));
   EXPECT_TRUE(throws<ShapeError>({"weights", "expected 20", "found 21"},
-                                 [&] { Model(small_config(true), weights); }));
+                                 [&] { FloatModel(small_config(true), weights); }));
 }
 
 /// Every call that takes a batch.
 template <class E>
-void expect_refused(Model& model, const Batch& batch,
+void expect_refused(FloatModel& model, const Batch& batch,
                     std::initializer_list<std::string_view> parts) {
   EXPECT_TRUE(refuses<E>(model, parts, [&] { (void)model.logits(batch); }));
   EXPECT_TRUE(refuses<E>(model, parts, [&] { (void)model.loss(batch); }));
   EXPECT_TRUE(refuses<E>(model, parts, [&] { (void)model.accumulate_gradients(batch, 1.0); }));
 }
 
-Model adapted_model() {
-  Model model = random_model<float>();
+FloatModel adapted_model() {
+  FloatModel model = random_model<float>();
   attach(model, "a", Kind::lora, {.all_linear = true});
   disturb(model);
   (void)model.accumulate_gradients(random_batch(), 1.0);
@@ -171,7 +169,7 @@ constexpr Token largest = std::numeric_limits<Token>::max();
 constexpr Token smallest = std::numeric_limits<Token>::min();
 
 TEST(LlamaModel, RefusesTokensOutsideTheVocabulary) {
-  Model model = adapted_model();
+  FloatModel model = adapted_model();
   for (const Token wrong : {13, -1, largest, smallest}) {
     Batch batch = random_batch();
     batch.tokens[7] = wrong;  // the third of the second sequence
@@ -195,7 +193,7 @@ TEST(LlamaModel, RefusesTokensOutsideTheVocabulary) {
 }
 
 TEST(LlamaModel, RefusesTargetsOutsideTheVocabulary) {
-  Model model = adapted_model();
+  FloatModel model = adapted_model();
   for (const Token wrong : {13, -2, -100, largest, smallest}) {
     Batch batch = random_batch();
     batch.targets[7] = wrong;
@@ -206,7 +204,7 @@ TEST(LlamaModel, RefusesTargetsOutsideTheVocabulary) {
 }
 
 TEST(LlamaModel, RefusesBatchesWhosePartsDoNotFit) {
-  Model model = adapted_model();
+  FloatModel model = adapted_model();
   Batch batch = random_batch();
   batch.targets.pop_back();
   expect_refused<ShapeError>(model, batch, {"targets", "expected 16", "found 15"});
@@ -221,7 +219,7 @@ TEST(LlamaModel, RefusesBatchesWhosePartsDoNotFit) {
 }
 
 TEST(LlamaModel, RefusesSequencesBeyondItsPositions) {
-  Model model = adapted_model();
+  FloatModel model = adapted_model();
   (void)model.logits(random_batch({64, 64}));
   expect_refused<ArgumentError>(model, random_batch({3, 65, 2}),
                                 {"sequence 1", "max_position_embeddings = 64", "found 65"});
@@ -250,7 +248,7 @@ TEST(LlamaModel, RefusesLongSequencesBeforeMemoryIsAskedFor) {
   LlamaConfig config = small_config(true);
   config.vocab_size = 1 << 20;
   config.hidden_size = 2;
-  const Model model = random_model<float>(config);
+  const FloatModel model = random_model<float>(config);
   Batch batch;
   batch.add_next_tokens(Tokens(1 << 22, 1));
   EXPECT_TRUE(
@@ -260,7 +258,7 @@ TEST(LlamaModel, RefusesLongSequencesBeforeMemoryIsAskedFor) {
 }
 
 TEST(LlamaModel, RefusesTheCacheOfAnotherModel) {
-  const Model model = random_model<float>();
+  const FloatModel model = random_model<float>();
   LlamaConfig config = small_config();
   config.num_hidden_layers = 1;
   mora::RowVector<float> logits;
@@ -275,11 +273,11 @@ TEST(LlamaModel, RefusesTheCacheOfAnotherModel) {
 }
 
 TEST(SamplingSettings, AreChecked) {
-  for (const double wrong : {-0.1, nan, infinity}) {
+  for (const double wrong : {-0.1, nan<double>, infinity<double>}) {
     EXPECT_TRUE(throws<ArgumentError>({"temperature"},
                                       [&] { mora::TokenSampler<float>({.temperature = wrong}); }));
   }
-  for (const double wrong : {0.0, -0.5, 1.001, nan, infinity}) {
+  for (const double wrong : {0.0, -0.5, 1.001, nan<double>, infinity<double>}) {
     EXPECT_TRUE(throws<ArgumentError>({"top_p", "0 < top_p <= 1"}, [&] {
       mora::TokenSampler<float>({.temperature = 1.0, .top_p = wrong});
     }));
@@ -351,7 +349,7 @@ struct Largest {
 };
 
 TEST(TokenSampler, NeverDrawsATokenWithoutProbability) {
-  const float none = -std::numeric_limits<float>::infinity();
+  const float none = -infinity<float>;
   expect_shares(draws({.temperature = 1.0}, {none, 1.0f, none, 1.0f}), {0.0, 1.0, 0.0, 1.0});
   // Whatever the rounding of the last candidate.
   mora::TokenSampler<float> sampler({.temperature = 1.0});
@@ -365,12 +363,12 @@ TEST(TokenSampler, NeverDrawsATokenWithoutProbability) {
 }
 
 TEST(TokenSampler, RefusesLogitsThatMakeNoProbabilities) {
-  const float inf = std::numeric_limits<float>::infinity();
+  const float inf = infinity<float>;
   mora::SplitMix64 generator(1);
   for (const double temperature : {0.0, 1.0}) {
     mora::TokenSampler<float> sampler({.temperature = temperature});
     EXPECT_TRUE(throws<NumericError>({"logits", "NaN"}, [&] {
-      (void)sampler.choose(std::array{1.0f, float(nan), 2.0f}, generator);
+      (void)sampler.choose(std::array{1.0f, float(nan<double>), 2.0f}, generator);
     }));
     EXPECT_TRUE(throws<ArgumentError>({"logits", "at least one"},
                                       [&] { (void)sampler.choose({}, generator); }));

@@ -5,17 +5,13 @@
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 
 namespace mora_tests {
 namespace {
 
 using mora::Matrix;
 using mora::NumericError;
-
-template <class T>
-constexpr T nan = std::numeric_limits<T>::quiet_NaN();
-template <class T>
-constexpr T infinity = std::numeric_limits<T>::infinity();
 
 TYPED_TEST(EveryLayer, ReadsAFrozenWeightWithANaN) {
   using T = typename TypeParam::Scalar;

@@ -4,15 +4,13 @@
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/not_finite.hpp"
 
 namespace mora_tests {
 namespace {
 
 using mora::ArgumentError;
 using mora::SideRounding;
-
-constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 template <class Op>
 [[nodiscard]] mora::MoraLinear<double, Op> make_reference(Index in, Index out, Index rank) {
@@ -181,7 +179,7 @@ TEST(Rotation, OfTwoSizesOverOneWeightKeepTheirOwnTables) {
 }
 
 TEST(Rotation, RefusesABaseThatMakesNoAngles) {
-  for (const double wrong : {0.0, -10000.0, infinity, nan}) {
+  for (const double wrong : {0.0, -10000.0, infinity<double>, nan<double>}) {
     EXPECT_TRUE(throws<ArgumentError>(
         {"base", "positive"}, [&] { mora::MoraAdapter<float>(40, 40, {.op = {.base = wrong}}); }));
     EXPECT_TRUE(throws<ArgumentError>({"base", "positive"}, [&] {
@@ -261,7 +259,7 @@ TEST(Scale, MustBeFinite) {
   const mora::FrozenLinear<float> base(random_numbers<float>(6, 4));
   auto lora = make_layer<mora::LoraLinear<float>>(4, 6);
   auto square = make_layer<mora::MoraLinear<float>>(4, 6);
-  for (const double wrong : {nan, infinity, -infinity, 1e300}) {
+  for (const double wrong : {nan<double>, infinity<double>, -infinity<double>, 1e300}) {
     EXPECT_TRUE(throws<ArgumentError>({"alpha", "finite"}, [&] {
       mora::LoraLinear<float>(base, {.alpha = wrong}, random.generator());
     }));

@@ -17,6 +17,11 @@ namespace mora_tests {
 
 using std::filesystem::path;
 
+/// A folder of tests/fixtures/llama_folders.
+[[nodiscard]] inline path stored_llama(const path& name) {
+  return path(MORA_FIXTURES) / "llama_folders" / name;
+}
+
 /// A folder of this test alone, empty at first and removed with what is in it.
 class TemporaryFolder {
  public:

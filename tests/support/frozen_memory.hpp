@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <limits>
 #include <mora/adapters/frozen_linear.hpp>
 #include <ostream>
 #include <utility>
+
+#include "support/not_finite.hpp"
 
 namespace mora_tests {
 
@@ -37,10 +38,9 @@ class FrozenMemory {
   FrozenMemory(Memory memory, const mora::Matrix<T>& weight) : memory_(memory), weight_(weight) {
     const Index out = weight.rows();
     const Index in = weight.cols();
-    const T nan = std::numeric_limits<T>::quiet_NaN();
-    rows_.setConstant(out + 2, in + 3, nan);
+    rows_.setConstant(out + 2, in + 3, nan<T>);
     rows_.block(1, 2, out, in) = weight;
-    numbers_.setConstant(out * in + 2, nan);
+    numbers_.setConstant(out * in + 2, nan<T>);
     Eigen::Map<mora::Matrix<T>>(numbers_.data() + 1, out, in) = weight;
     columns_ = weight.transpose();
   }

@@ -15,9 +15,6 @@
 
 namespace mora_tests {
 
-inline constexpr double infinite = std::numeric_limits<double>::infinity();
-inline constexpr double nan_number = std::numeric_limits<double>::quiet_NaN();
-
 template <class T>
 struct TwoParameters {
   mora::Parameter<T> first;

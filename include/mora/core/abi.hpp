@@ -3,10 +3,11 @@
 
 /// \file
 /// The inline namespace of the library. Its name carries what changes the layout or the meaning of
-/// the compiled templates (vector width, NDEBUG, OpenMP), so that translation units compiled with
-/// different flags get different symbols: passing a mora type between them fails to link instead
-/// of corrupting memory. Eigen's own functions have no tag: where parts of one program are compiled
-/// for different vectors, all of them have to define the same EIGEN_MAX_ALIGN_BYTES.
+/// the compiled templates (vector width, fused multiply-add, NDEBUG, OpenMP), so that translation
+/// units compiled with different flags get different symbols: passing a mora type between them
+/// fails to link instead of corrupting memory. Eigen's own functions have no tag: where parts of
+/// one program are compiled for different vectors, all of them have to define the same
+/// EIGEN_MAX_ALIGN_BYTES.
 
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error \
@@ -15,6 +16,8 @@
 
 #if defined(__AVX512F__)
 #define MORA_ABI_VECTORS avx512
+#elif defined(__AVX__) && defined(__FMA__)
+#define MORA_ABI_VECTORS avx_fma  // Eigen's kernels take wider blocks with it
 #elif defined(__AVX__)
 #define MORA_ABI_VECTORS avx
 #else

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Compiled twice, with different flags, as two functions that hand each other no type of mora.
-#include <mora/mora.hpp>
+#include <mora/adapters/linear.hpp>
 #include <random>
 
 double MORA_PART() {

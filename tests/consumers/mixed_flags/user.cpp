@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <mora/mora.hpp>
+#include <mora/adapters/linear.hpp>
 
 mora::Index width_of(const mora::MoraLinear<float>& layer);
 
