@@ -11,17 +11,7 @@ set(out "${CMAKE_ARGV5}")
 file(REMOVE_RECURSE "${out}")
 file(MAKE_DIRECTORY "${out}")
 
-# expect(<code> <regular expression in stdout and stderr> <program> <argument>...)
-function(expect code regex program)
-  execute_process(COMMAND "${programs}/${program}" ${ARGN} RESULT_VARIABLE found
-                  OUTPUT_VARIABLE text ERROR_VARIABLE text)
-  if(NOT found EQUAL code)
-    message(FATAL_ERROR "${program} ${ARGN}: expected exit code ${code}, found ${found}:\n${text}")
-  endif()
-  if(NOT text MATCHES "${regex}")
-    message(FATAL_ERROR "${program} ${ARGN}: expected '${regex}', found:\n${text}")
-  endif()
-endfunction()
+include("${CMAKE_CURRENT_LIST_DIR}/expect.cmake")
 
 foreach(program IN ITEMS adapter_merge adapter_convert adapter_info)
   expect(0 "Usage" ${program} --help)

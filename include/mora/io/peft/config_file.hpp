@@ -190,9 +190,8 @@ class PeftConfigReader {
 
   void read_operator() {
     const auto name = json_.text("mora_operator");
-    const auto row = std::find_if(peft_operators.begin(), peft_operators.end(),
-                                  [&](const PeftOperatorRow& each) { return each.name == name; });
-    if (row == peft_operators.end()) {
+    const auto op = peft_operator(name.value_or(""));
+    if (!op) {
       std::string known;
       for (const PeftOperatorRow& each : peft_operators) {
         known += concat(known.empty() ? "" : ", ", each.name);
@@ -200,10 +199,10 @@ class PeftConfigReader {
       json_.fail("mora_operator", concat("expected one of ", known, ", found ",
                                          name ? in_quotes(*name) : std::string("none")));
     }
-    config_.op = row->op;
+    config_.op = *op;
     std::uint64_t* const seed = seed_of(config_.op);
     if (const auto* const value = json_.find("mora_seed")) {
-      if (!seed) json_.fail("mora_seed", concat("expected none, as ", row->name, " has none"));
+      if (!seed) json_.fail("mora_seed", concat("expected none, as ", *name, " has none"));
       if (!value->is_number_unsigned()) json_.wrong("mora_seed", "a whole number", *value);
       *seed = value->get<std::uint64_t>();
     } else if (seed) {
@@ -211,8 +210,7 @@ class PeftConfigReader {
     }
     double* const base = base_of(config_.op);
     if (const auto number = json_.number("mora_rotation_base")) {
-      if (!base)
-        json_.fail("mora_rotation_base", concat("expected none, as ", row->name, " has none"));
+      if (!base) json_.fail("mora_rotation_base", concat("expected none, as ", *name, " has none"));
       if (!(*number > 0.0)) {
         json_.fail("mora_rotation_base", concat("expected a number > 0, found ", *number));
       }

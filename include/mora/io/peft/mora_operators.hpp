@@ -86,4 +86,12 @@ inline constexpr std::array peft_operators = {
   return detail::peft_operators[op.index()].name;
 }
 
+/// The operator of that name with its default settings; none for another name.
+[[nodiscard]] inline std::optional<PeftOperator> peft_operator(std::string_view name) {
+  for (const auto& row : detail::peft_operators) {
+    if (row.name == name) return row.op;
+  }
+  return {};
+}
+
 }  // namespace mora::inline MORA_ABI

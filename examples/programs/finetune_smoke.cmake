@@ -1,0 +1,80 @@
+# cmake -P finetune_smoke.cmake <folder of the programs> <folder>
+# Trains from every form of data, goes on from a checkpoint bit for bit, and generates with the result.
+
+cmake_minimum_required(VERSION 3.24)
+
+# CMAKE_ARGV0 to 2 are "cmake -P <script>".
+set(programs "${CMAKE_ARGV3}")
+set(out "${CMAKE_ARGV4}")
+file(REMOVE_RECURSE "${out}")
+file(MAKE_DIRECTORY "${out}")
+include("${CMAKE_CURRENT_LIST_DIR}/expect.cmake")
+
+set(config [=[{"model_type": "llama", "vocab_size": 259, "hidden_size": 16, "intermediate_size": 24,
+"num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+"hidden_act": "silu", "tie_word_embeddings": false}]=])
+file(WRITE "${out}/config.json" "${config}")
+string(REPEAT "All work and no play makes a dull text. " 20 text)
+file(WRITE "${out}/text.txt" "${text}")
+string(REPEAT "{\"q\": \"2 + 2 = \", \"a\": \"4\"}\n" 6 lines)
+file(WRITE "${out}/lines.jsonl" "${lines}")
+string(ASCII 1 1 2 1 tokens)  # 257 and 258, as no zero can be written
+string(REPEAT "${tokens}" 20 tokens)
+file(WRITE "${out}/tokens.u16" "${tokens}")
+
+foreach(program IN ITEMS finetune generate)
+  expect(0 "Usage" ${program} --help)
+  expect(2 "required" ${program})
+endforeach()
+
+# A run that goes on from its checkpoint of step 4 ends in the same adapter and the same log.
+set(model "${out}/config.json")
+set(short --length 32 --batch 3 --steps 8 --warm-up 2 --seed 5)
+set(run finetune "${model}" "${out}/text.txt")
+set(options ${short} --dropout 0.1 --rank 2 --run "${out}/run" --every 4 --log "${out}/log.csv"
+            --evaluate "${out}/text.txt" --evaluate-every 4)
+expect(0 "parameters train, 25 examples.*4,5.5.*8,5.5" ${run} "${out}/first" ${options})
+file(READ "${out}/log.csv" log)
+expect(1 "ckpt-8: is there already; go on" ${run} "${out}/second" ${options})
+file(REMOVE_RECURSE "${out}/run/ckpt-8")
+expect(1 "'method': expected 'lora', found 'rotation'" ${run} "${out}/second" ${options} --method lora
+       --resume)
+expect(0 "going on after step 4" ${run} "${out}/second" ${options} --resume)
+file(READ "${out}/log.csv" second_log)
+if(NOT second_log STREQUAL log)
+  message(FATAL_ERROR "the log of the run that went on differs:\n${log}\n${second_log}")
+endif()
+foreach(file IN ITEMS adapter_config.json adapter_model.safetensors)
+  file(SHA256 "${out}/first/${file}" first)
+  file(SHA256 "${out}/second/${file}" second)
+  if(NOT first STREQUAL second)
+    message(FATAL_ERROR "${file} of the run that went on differs")
+  endif()
+endforeach()
+
+# Every form and kind of adapter.
+foreach(method IN ITEMS lora rslora full sharing random_sharing truncation covering_rotation)
+  expect(0 "step 8 of 8" finetune "${model}" "${out}/lines.jsonl" "${out}/${method}" ${short} --prompt q
+         --response a --method ${method} --rank 2 --merged "${out}/merged_${method}")
+endforeach()
+expect(0 "step 8 of 8" finetune "${out}/full" "${out}/tokens.u16" "${out}/tokens" ${short} --form
+       uint16 --targets q_proj,v_proj --method lora)
+expect(1 "expected lora, rslora, full or an operator, found dora" ${run} "${out}/x" --method dora)
+expect(1 "tokens.u16 does not say" finetune "${model}" "${out}/tokens.u16" "${out}/x")
+expect(1 "line 1.*key 'prompt'" finetune "${model}" "${out}/lines.jsonl" "${out}/x")
+expect(1 "nowhere" finetune "${out}/nowhere" "${out}/text.txt" "${out}/x")
+
+# The adapter on its base says what the merged model says.
+expect(0 "[^\n]*\n" generate "${out}/full" "2 + 2 = " --most 5)
+foreach(kind IN ITEMS "${out}/merged_lora" "${model};--adapter;${out}/lora;--seed;5")
+  execute_process(COMMAND "${programs}/generate" ${kind} "1 50 50" --tokens --most 12
+                  OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
+  list(APPEND said "${text}")
+endforeach()
+list(REMOVE_DUPLICATES said)
+list(LENGTH said count)
+if(NOT count EQUAL 1 OR NOT said MATCHES "^([0-9]+ )+\n$")
+  message(FATAL_ERROR "expected the same tokens twice, found: ${said}")
+endif()
+expect(1 "temperature" generate "${model}" "a" --temperature -1)
+expect(1 "expected numbers of tokens, found a" generate "${model}" "a" --tokens)

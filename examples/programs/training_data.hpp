@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mora/io/json_lines.hpp>
+#include <mora/io/text_file.hpp>
+#include <mora/io/token_file.hpp>
+#include <mora/train/byte_tokenizer.hpp>
+#include <mora/train/prompt_responses.hpp>
+#include <mora/train/token_windows.hpp>
+#include <string>
+#include <vector>
+
+/// \file
+/// What a language model is trained on, whatever file it comes from.
+
+namespace programs {
+
+/// A data set of any kind.
+struct TrainingData {
+  mora::Index examples = 0;
+  std::function<void(mora::Index, mora::Batch&)> add = {};
+
+  [[nodiscard]] mora::Index size() const { return examples; }
+  void add_to(mora::Index example, mora::Batch& batch) const { add(example, batch); }
+};
+
+template <mora::Dataset D>
+[[nodiscard]] TrainingData any_data(D dataset) {
+  const auto kept = std::make_shared<const D>(std::move(dataset));
+  return {kept->size(), [kept](mora::Index i, mora::Batch& batch) { kept->add_to(i, batch); }};
+}
+
+struct DataSettings {
+  std::string form =
+      "by name";             ///< "text", "jsonl", "uint16" or "uint32"; else by the file's name.
+  mora::Index length = 256;  ///< Positions of a window; tokens of a prompt with its response.
+  mora::JsonLinesSettings keys = {};
+};
+
+[[nodiscard]] inline std::string form_of(const std::filesystem::path& file,
+                                         const DataSettings& settings) {
+  if (settings.form != "by name") return settings.form;
+  const auto extension = file.extension();
+  if (extension == ".jsonl" || extension == ".json") return "jsonl";
+  if (extension == ".txt" || extension == ".md") return "text";
+  throw mora::ArgumentError("--form: the name of " + file.string() +
+                            " does not say: expected text, jsonl, uint16 or uint32");
+}
+
+/// Text and JSON lines become bytes as tokens, for a model with such a vocabulary.
+[[nodiscard]] inline TrainingData read_data(const std::filesystem::path& file,
+                                            mora::Index vocabulary, const DataSettings& settings) {
+  using Bytes = mora::ByteTokenizer;
+  const std::string form = form_of(file, settings);
+  const mora::TokenWindowsSettings windows{.length = settings.length};
+  if (form == "uint16" || form == "uint32") {
+    const auto type = form == "uint16" ? mora::TokenType::uint16 : mora::TokenType::uint32;
+    return any_data(mora::TokenWindows<mora::TokenFile>(
+        mora::TokenFile(file, {.type = type, .vocabulary = vocabulary}), windows));
+  }
+  if (vocabulary < Bytes::vocabulary) {
+    throw mora::ArgumentError("vocab_size: text needs at least " +
+                              std::to_string(Bytes::vocabulary) + ", found " +
+                              std::to_string(vocabulary));
+  }
+  if (form == "text") {
+    return any_data(mora::TokenWindows<std::vector<mora::Token>>(
+        mora::read_text_tokens(file, Bytes()), windows));
+  }
+  mora::PromptResponses examples({.begin = Bytes::bos,
+                                  .end = Bytes::eos,
+                                  .max_length = settings.length,
+                                  .vocabulary = vocabulary});
+  for (const mora::TextExample& example : mora::read_json_lines(file, settings.keys)) {
+    examples.add(Bytes().encode(example.prompt), Bytes().encode(example.response));
+  }
+  if (examples.size() == 0) {
+    throw mora::FormatError(file, "no prompt leaves room for a response in --length " +
+                                      std::to_string(settings.length));
+  }
+  return any_data(std::move(examples));
+}
+
+}  // namespace programs
