@@ -153,9 +153,9 @@ template <Real T>
 /// The adapter's update as s B A with s = 1. Without settings nothing is lost: rank blocks * side
 /// for MoRA, which for truncation and any sharing is side, and A holds C's entries. (With rotation
 /// that is as many numbers as W has; give a rank or an error.) Else the truncated SVD, B and A of
-/// equal norms, in the time of `spectrum`. Throws ArgumentError for settings out of range or a rank
-/// beyond max_rank, NumericError for an update that is not finite or factors beyond T, ShapeError
-/// for parameters that were given another shape.
+/// equal norms, with sharing and truncation in O((in + out) side^2). Throws ArgumentError for
+/// settings out of range or a rank beyond max_rank, NumericError for an update that is not finite
+/// or factors beyond T, ShapeError for parameters that were given another shape.
 template <class A>
 requires requires(const A& adapter) { detail::update_pieces(adapter); }
 [[nodiscard]] LowRankUpdate<typename A::Scalar> low_rank(const A& adapter,

@@ -4,7 +4,7 @@
 #include <Eigen/QR>
 #include <Eigen/SVD>
 #include <algorithm>
-#include <utility>
+#include <optional>
 
 #include "mora/core/matrix.hpp"
 
@@ -20,36 +20,48 @@ struct ThinSvd {
 
 enum class SingularVectors { none, thin };
 
-/// Of left * right^T, [n, p] and [m, p] of finite numbers: from the p x p product of the two
-/// triangular factors when p is the smallest size, else of the product itself.
+/// Of a matrix of finite numbers, by QR first where it is not square.
+[[nodiscard]] inline ThinSvd dense_svd(const Eigen::MatrixXd& matrix, SingularVectors vectors);
+
+/// Of left * right^T, [n, p] and [m, p] of finite numbers: a factor with more rows than p is
+/// replaced by the p x p triangle of its QR decomposition. Where p is not the smallest size, the
+/// product itself becomes a factor.
 [[nodiscard]] inline ThinSvd product_svd(const Eigen::MatrixXd& left, const Eigen::MatrixXd& right,
                                          SingularVectors vectors) {
   if (left.size() == 0 || right.size() == 0) return {};
+  if (left.cols() > std::min(left.rows(), right.rows())) {
+    return dense_svd(left * right.transpose(), vectors);
+  }
   const bool thin = vectors == SingularVectors::thin;
   const unsigned options = thin ? Eigen::ComputeThinU | Eigen::ComputeThinV : 0;
-  const auto decompose = [&](const Eigen::MatrixXd& matrix) -> ThinSvd {
-    const Eigen::BDCSVD<Eigen::MatrixXd> svd(matrix, options);
-    if (!thin) return {{}, svd.singularValues(), {}};
-    return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
+  using Qr = Eigen::HouseholderQR<Eigen::MatrixXd>;
+  const auto qr_of = [](const Eigen::MatrixXd& factor) {
+    return factor.rows() > factor.cols() ? std::optional<Qr>(factor) : std::nullopt;
   };
-  const Index p = left.cols();
-  if (p >= std::min(left.rows(), right.rows())) return decompose(left * right.transpose());
-  const Eigen::HouseholderQR<Eigen::MatrixXd> l(left), r(right);
-  const auto triangle = [p](const auto& qr) {
-    return Eigen::MatrixXd(qr.matrixQR().topRows(p).template triangularView<Eigen::Upper>());
+  const auto small = [](const Eigen::MatrixXd& factor, const std::optional<Qr>& qr) {
+    if (!qr) return factor;
+    const auto top = qr->matrixQR().topRows(factor.cols());
+    return Eigen::MatrixXd(top.template triangularView<Eigen::Upper>());
   };
-  ThinSvd result = decompose(triangle(l) * triangle(r).transpose());
-  const auto lift = [](Eigen::MatrixXd& small, const auto& qr) {
-    Eigen::MatrixXd whole = Eigen::MatrixXd::Zero(qr.rows(), small.cols());
-    whole.topRows(small.rows()) = small;
-    whole.applyOnTheLeft(qr.householderQ());
-    small = std::move(whole);
+  const std::optional<Qr> l = qr_of(left);
+  const std::optional<Qr> r = qr_of(right);
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(small(left, l) * small(right, r).transpose(), options);
+  if (!thin) return {{}, svd.singularValues(), {}};
+  const auto lifted = [](const Eigen::MatrixXd& columns, const std::optional<Qr>& qr) {
+    if (!qr) return columns;
+    Eigen::MatrixXd whole = Eigen::MatrixXd::Zero(qr->rows(), columns.cols());
+    whole.topRows(columns.rows()) = columns;
+    whole.applyOnTheLeft(qr->householderQ());
+    return whole;
   };
-  if (thin) {
-    lift(result.u, l);
-    lift(result.v, r);
-  }
-  return result;
+  return {lifted(svd.matrixU(), l), svd.singularValues(), lifted(svd.matrixV(), r)};
+}
+
+inline ThinSvd dense_svd(const Eigen::MatrixXd& matrix, SingularVectors vectors) {
+  const Index narrow = std::min(matrix.rows(), matrix.cols());
+  const Eigen::MatrixXd identity = Eigen::MatrixXd::Identity(narrow, narrow);
+  if (matrix.rows() == narrow) return product_svd(identity, matrix.transpose(), vectors);
+  return product_svd(matrix, identity, vectors);
 }
 
 }  // namespace mora::inline MORA_ABI::detail

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <Eigen/SVD>
 #include <algorithm>
 #include <functional>
 #include <utility>
@@ -29,7 +28,7 @@ void require_finite_update(const Eigen::DenseBase<Derived>& factor) {
 [[nodiscard]] inline Eigen::VectorXd dense_singular_values(const MatrixXd& matrix) {
   if (matrix.size() == 0) return {};
   require_finite_update(matrix);
-  return Eigen::BDCSVD<MatrixXd>(matrix).singularValues();
+  return dense_svd(matrix, SingularVectors::none).values;
 }
 
 /// Descending, at most min(rows, cols) of them.
@@ -48,13 +47,15 @@ void require_finite_update(const Eigen::DenseBase<Derived>& factor) {
 }
 
 /// Of an adapter's update, from its pieces: of s B A by QR of both factors and the SVD of an r x r
-/// matrix, O((in + out) r^2); of s D(M C) with rotation in O(side^3) a whole block, with one block
-/// in O((in + out) side^2). Throws ShapeError for parameters that were given another shape.
+/// matrix, O((in + out) r^2); of s D(M C) with sharing and truncation, and a whole block of
+/// rotation, from a side x side matrix, O(side^3). Throws ShapeError for parameters that were given
+/// another shape.
 template <class A>
 requires requires(const A& adapter) { detail::update_pieces(adapter); }
 [[nodiscard]] Spectrum spectrum(const A& adapter) {
   std::vector<double> values;
-  for (const detail::UpdatePiece& piece : detail::update_pieces(adapter)) {
+  for (const detail::UpdatePiece& piece :
+       detail::update_pieces(adapter, detail::PieceForm::same_values)) {
     detail::require_finite_update(piece.left);
     detail::require_finite_update(piece.right);
     const Eigen::VectorXd part =

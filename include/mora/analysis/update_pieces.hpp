@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/SparseCore>
+#include <cmath>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -18,7 +19,11 @@ namespace mora::inline MORA_ABI::detail {
 
 using MatrixXd = Eigen::MatrixXd;
 
-/// The rows and columns of the update with these numbers are left * right^T.
+/// What is asked of pieces: the update's numbers, or singular values alone.
+enum class PieceForm { exact, same_values };
+
+/// The rows and columns of the update with these numbers are left * right^T. In the form
+/// same_values only the singular values are, and the numbers say nothing.
 struct UpdatePiece {
   std::vector<Index> rows;
   std::vector<Index> cols;
@@ -85,11 +90,12 @@ class BlockSets {
 };
 
 /// The columns of some blocks as a dense matrix, without the rows that they do not touch: `rows`
-/// receives the numbers of the others.
+/// receives the numbers of the others. In the form same_values all rows with a single entry in the
+/// same column become one, of their norm, which only rotates rows: with sharing and truncation few
+/// others are left.
 [[nodiscard]] inline MatrixXd dense_columns(const Eigen::SparseMatrix<double>& matrix,
                                             const std::vector<Index>& blocks, Index side,
-                                            std::vector<Index>& rows) {
-  std::vector<Index> place(static_cast<std::size_t>(matrix.rows()), -1);
+                                            PieceForm form, std::vector<Index>& rows) {
   const auto for_each_entry = [&](const auto& f) {
     Index column = 0;
     for (const Index block : blocks) {
@@ -100,22 +106,35 @@ class BlockSets {
       }
     }
   };
-  for_each_entry([&](Index row, Index, double) {
-    Index& there = place[static_cast<std::size_t>(row)];
-    if (there >= 0) return;
-    there = std::ssize(rows);
-    rows.push_back(row);
+  std::vector<Index> entries(static_cast<std::size_t>(matrix.rows()), 0);
+  for_each_entry([&](Index row, Index, double) { ++entries[static_cast<std::size_t>(row)]; });
+
+  const Index width = std::ssize(blocks) * side;
+  std::vector<Index> place(entries.size(), -1);
+  std::vector<Index> single(static_cast<std::size_t>(width), -1);  // the row of a column's norm
+  for_each_entry([&](Index row, Index column, double) {
+    const auto r = static_cast<std::size_t>(row);
+    if (place[r] >= 0) return;
+    const bool joins = form == PieceForm::same_values && entries[r] == 1;
+    Index& there = joins ? single[static_cast<std::size_t>(column)] : place[r];
+    if (there < 0) {
+      there = std::ssize(rows);
+      rows.push_back(row);
+    }
+    place[r] = there;
   });
-  MatrixXd dense = MatrixXd::Zero(std::ssize(rows), std::ssize(blocks) * side);
+  MatrixXd dense = MatrixXd::Zero(std::ssize(rows), width);
   for_each_entry([&](Index row, Index column, double value) {
-    dense(place[static_cast<std::size_t>(row)], column) = value;
+    double& sum = dense(place[static_cast<std::size_t>(row)], column);
+    sum = sum == 0.0 ? value : std::hypot(sum, value);
   });
   return dense;
 }
 
 /// s B A: one piece.
 template <Real T>
-[[nodiscard]] std::vector<UpdatePiece> update_pieces(const LoraAdapter<T>& adapter) {
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const LoraAdapter<T>& adapter,
+                                                     PieceForm /*form*/ = PieceForm::exact) {
   adapter.require_shapes();
   UpdatePiece piece;
   piece.rows.resize(static_cast<std::size_t>(adapter.out_features()));
@@ -130,7 +149,8 @@ template <Real T>
 /// s D(M C): a piece for each set of blocks that touch each other, D's and M's part times C's. With
 /// rotation each whole block is such a set.
 template <Real T, class Op>
-[[nodiscard]] std::vector<UpdatePiece> update_pieces(const MoraAdapter<T, Op>& adapter) {
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const MoraAdapter<T, Op>& adapter,
+                                                     PieceForm form = PieceForm::exact) {
   adapter.require_shapes();
   const Index side = adapter.side();
   const auto& c = adapter.compressor();
@@ -147,12 +167,12 @@ template <Real T, class Op>
   std::vector<UpdatePiece> pieces;
   for (const std::vector<Index>& blocks : joined.sets()) {
     UpdatePiece piece;
-    piece.left = dense_columns(outputs, blocks, side, piece.rows);
+    piece.left = dense_columns(outputs, blocks, side, form, piece.rows);
     if (piece.left.size() == 0) continue;
     for (Index start = 0; start < piece.left.cols(); start += side) {
       piece.left.middleCols(start, side) = (piece.left.middleCols(start, side) * m).eval();
     }
-    piece.right = dense_columns(inputs, blocks, side, piece.cols);
+    piece.right = dense_columns(inputs, blocks, side, form, piece.cols);
     pieces.push_back(std::move(piece));
   }
   return pieces;
