@@ -15,6 +15,9 @@ namespace {
 constexpr std::pair<Index, Index> layer_shapes[] = {{768, 768},   {768, 2560},   {2560, 768},
                                                     {4096, 4096}, {4096, 11008}, {11008, 4096}};
 
+constexpr double quick =
+    0.2;  // Seconds by the estimate below, which is of a first-generation EPYC.
+
 template <class Method>
 [[nodiscard]] auto make_adapter(const Method& method, const ShapeRow& row) {
   using Adapter = typename Method::template Layer<double>::AdapterType;
@@ -52,8 +55,8 @@ void Shapes::add(Suite& suite, const Method& method, ShapeRow& row) {
   suite.add(
       name,
       [=, this, &row](Plan& plan) {
-        plan.add(Stage::first,
-                 {name, cost(method, row), [=, this, &row] { measure(method, row); }});
+        plan.add(Stage::first, {name, compute(method, row) ? cost(method, row) : 0.001,
+                                [=, this, &row] { measure(method, row); }});
       },
       [&row](benchmark::UserCounters& counters) {
         counters["parameters"] = double(row.parameters);
@@ -66,32 +69,31 @@ void Shapes::add(Suite& suite, const Method& method, ShapeRow& row) {
       });
 }
 
-/// Singular values of large layers and budgets take minutes. By default small layers have theirs
-/// computed for small budgets, and the square large layer for the usual r = 8.
-bool Shapes::compute(const ShapeRow& row) const {
-  constexpr Index small = 4000;
-  const bool is_small = row.in + row.out <= small;
-  if (full_) return is_small || (row.lora_rank != 0 && row.lora_rank <= 64);
-  if (row.lora_rank == 0) return row.in == row.out && is_small;
-  return is_small ? row.lora_rank <= 16 : row.in == row.out && row.lora_rank == 8;
-}
-
-/// Seconds, roughly: a dense decomposition takes 0.4 ns n^3, and where there are several blocks
-/// the last one often shares inputs with the first.
+/// Seconds for the singular values, roughly: a decomposition of n x n takes 0.4 ns n^3 and more
+/// where it is small. One block's is of the side; of several blocks the last often shares inputs
+/// with the first, which then are one piece of twice the side.
 template <class Method>
 double Shapes::cost(const Method& method, const ShapeRow& row) const {
-  if (!compute(row)) return 0.001;
   const double narrow = double(std::min(row.in, row.out));
   if constexpr (is_full<Method>) {
-    return 8e-10 * narrow * narrow * narrow;
+    return 2e-10 * narrow * narrow * double(row.in + row.out);
   } else if constexpr (is_lora<Method>) {
     return 0.001 * double(row.lora_rank);
   } else {
     const auto adapter = make_adapter(method, row);
     const double side = std::min(narrow, double(adapter.side()));
-    const double of_blocks = adapter.compressor().blocks() == 1 ? side : 8.0 * side + 2.0 * narrow;
-    return 0.02 + 4e-10 * side * side * (of_blocks + double(row.in + row.out));
+    const double of_blocks =
+        adapter.compressor().blocks() == 1 ? 2.0 * side : 8.0 * side + 2.0 * narrow;
+    return 0.01 + (4e-10 * side + 3e-7) * side * of_blocks;
   }
+}
+
+/// Together singular values take many minutes, so that by default only what is quick has its own
+/// computed, and what the square large layer can do at the usual r = 8.
+template <class Method>
+bool Shapes::compute(const Method& method, const ShapeRow& row) const {
+  const bool usual = row.in == 4096 && row.out == 4096 && row.lora_rank == 8;
+  return full_ || usual || cost(method, row) < quick;
 }
 
 template <class Method>
@@ -108,7 +110,7 @@ void Shapes::measure(const Method& method, ShapeRow& row) const {
   if constexpr (is_full<Method>) {
     row.parameters = row.in * row.out;
     row.rank = narrow;
-    if (compute(row)) {
+    if (compute(method, row)) {
       mora::Matrix<double> update(row.out, row.in);
       mora::fill_normal(update, 1.0, generator);
       decompose(update);
@@ -123,9 +125,11 @@ void Shapes::measure(const Method& method, ShapeRow& row) const {
       row.side = adapter.side();
       row.rank = std::min(narrow, row.side * adapter.compressor().blocks());
     }
-    adapter.visit_parameters(
-        [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, generator); });
-    if (compute(row)) decompose(adapter);
+    if (compute(method, row)) {
+      adapter.visit_parameters(
+          [&](std::string_view, auto& p) { mora::fill_normal(p.value, 1.0, generator); });
+      decompose(adapter);
+    }
   }
   row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

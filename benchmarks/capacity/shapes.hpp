@@ -57,7 +57,8 @@ class Shapes {
   void measure(const Method& method, ShapeRow& row) const;
   template <class Method>
   [[nodiscard]] double cost(const Method& method, const ShapeRow& row) const;
-  [[nodiscard]] bool compute(const ShapeRow& row) const;
+  template <class Method>
+  [[nodiscard]] bool compute(const Method& method, const ShapeRow& row) const;
 
   bool full_;
   std::list<ShapeRow> all_;  ///< A list, as benchmarks point to its rows.
