@@ -37,7 +37,8 @@ void Approximate::add(Suite& suite, const Method& method, ApproximationRow& row)
   suite.add(
       name,
       [=, this, &row](Plan& plan) {
-        plan.add(Stage::first, {name, cost, [=, this, &row] { measure(method, row); }});
+        plan_targets(plan, row.target);
+        plan.add(Stage::second, {name, cost, [=, this, &row] { measure(method, row); }});
       },
       [&row](benchmark::UserCounters& counters) {
         counters["parameters"] = double(row.parameters);
@@ -49,6 +50,18 @@ void Approximate::add(Suite& suite, const Method& method, ApproximationRow& row)
       });
 }
 
+void Approximate::plan_targets(Plan& plan, const Target& target) {
+  for (int seed = 1; seed <= seeds_; ++seed) {
+    const auto number = static_cast<std::uint64_t>(seed);
+    DrawnTarget& drawn = targets_[{target.name(), number}];
+    plan.add(Stage::first,
+             {target.name() + "/seed:" + std::to_string(seed), 0.05, [=, this, &drawn] {
+                drawn.matrix = target.draw(size_, number);
+                drawn.singular_values = mora::spectrum(drawn.matrix).values;
+              }});
+  }
+}
+
 template <class Method>
 void Approximate::measure(const Method& method, ApproximationRow& row) const {
   using Layer = typename Method::template Layer<double>;
@@ -57,10 +70,10 @@ void Approximate::measure(const Method& method, ApproximationRow& row) const {
   row.errors.clear();
   for (int seed = 1; seed <= seeds_; ++seed) {
     const auto number = static_cast<std::uint64_t>(seed);
-    const mora::Matrix<double> target = row.target.draw(size_, number);
+    const DrawnTarget& target = targets_.at({row.target.name(), number});
     if constexpr (is_lora<Method>) {
       row.parameters = row.budget;
-      const Eigen::VectorXd values = mora::spectrum(target).values;
+      const Eigen::VectorXd& values = target.singular_values;
       const Index rest = std::max<Index>(0, size_ - row.lora_rank);
       row.errors.push_back(values.tail(rest).norm() / values.norm());
     } else {
@@ -69,7 +82,7 @@ void Approximate::measure(const Method& method, ApproximationRow& row) const {
       Layer layer(mora::FrozenLinear<double>(std::move(zero)),
                   method.settings(row.lora_rank, number));
       row.parameters = mora::parameter_count(layer);
-      row.errors.push_back(least_squares_error(layer, target));
+      row.errors.push_back(least_squares_error(layer, target.matrix));
     }
   }
   row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <iterator>
 #include <list>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "capacity/suite.hpp"
@@ -45,14 +48,22 @@ class Approximate {
   }
 
  private:
+  /// What all methods and ranks share.
+  struct DrawnTarget {
+    mora::Matrix<double> matrix;
+    Eigen::VectorXd singular_values;
+  };
+
   template <class Method>
   void add(Suite& suite, const Method& method, ApproximationRow& row);
+  void plan_targets(Plan& plan, const Target& target);
   template <class Method>
   void measure(const Method& method, ApproximationRow& row) const;
 
   Index size_;
   Index most_rank_;
   int seeds_;
+  std::map<std::pair<std::string, std::uint64_t>, DrawnTarget> targets_;  ///< By name and seed.
   std::list<ApproximationRow> all_;  ///< A list, as benchmarks point to its rows.
 };
 
