@@ -46,11 +46,8 @@ inline void print_protocol(const Memorise& memorise, std::ostream& out) {
   const auto text = [](auto value) { return std::to_string(value); };
   std::string searched;
   for (const MemoryBudget& budget : grid.budgets) {
-    searched +=
-        (searched.empty() ? "" : "; ") + std::string("for r = ") + text(budget.rank) + " at";
-    for (const Index pairs : budget.search_pairs) {
-      searched += (pairs == budget.search_pairs.front() ? " " : ", ") + text(pairs);
-    }
+    searched += (searched.empty() ? "" : "; ") + std::string("for r = ") + text(budget.rank) +
+                " at each size from " + text(budget.least_search);
   }
   print_paragraph(
       out,
@@ -60,13 +57,15 @@ inline void print_protocol(const Memorise& memorise, std::ostream& out) {
           "is trained by AdamW without weight decay in batches of " + text(training.batch) +
           " pairs (smaller sets whole) for " + text(training.passes) + " passes, or until " +
           grouped(training.least_seen) +
-          " pairs were seen where that is more; the learning rate warms up over 5 % of the steps "
+          " pairs were seen where that is more, but for that in no more than " +
+          grouped(training.most_for_least) +
+          " steps; the learning rate warms up over 5 % of the steps "
           "and falls to 0 as a cosine. What a method holds after that is counted; longer training "
           "may give more. " +
           text(grid.seeds) + " seeds; learning rates from one grid for all methods, searched (" +
-          searched + " pairs) with " + text(grid.search_seeds) +
+          searched + " pairs on, whose rate smaller sets take) with " + text(grid.search_seeds) +
           (grid.search_seeds == 1 ? " seed" : " seeds") +
-          " of its own; other sets take the rate of the nearest size. Full training is run with "
+          " of its own. Full training is run with "
           "the largest set alone, which contains the smaller ones.");
 }
 

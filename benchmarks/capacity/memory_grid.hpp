@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "capacity/memory_result.hpp"
@@ -13,17 +12,10 @@ namespace capacity {
 struct MemoryBudget {
   Index rank = 0;            ///< LoRA's, which sets the budget of all.
   std::vector<Index> pairs;  ///< Set sizes, up to where methods fail.
-  /// The set sizes that learning rates are searched at; another one takes the rate of the nearest.
-  std::vector<Index> search_pairs;
+  /// Learning rates are searched at each set size from this one on; smaller sets take its rate.
+  Index least_search = 0;
 
-  /// The nearest by ratio; of two the larger.
-  [[nodiscard]] Index search_size(Index size) const {
-    const auto distance = [size](Index other) {
-      return std::abs(std::log(double(other) / double(size)));
-    };
-    return *std::min_element(search_pairs.rbegin(), search_pairs.rend(),
-                             [&](Index a, Index b) { return distance(a) < distance(b) - 1e-9; });
-  }
+  [[nodiscard]] Index search_size(Index size) const { return std::max(size, least_search); }
 
   /// A size well into the grid, for the table that has room for one.
   [[nodiscard]] Index middle_size() const { return pairs[pairs.size() * 2 / 3]; }
@@ -46,17 +38,16 @@ inline constexpr double memorised_accuracy = 0.99;
   MemoryGrid grid;
   grid.rates = {3e-3, 1e-2, 3e-2, 1e-1, 3e-1};
   if (!full) {
-    grid.budgets = {{.rank = 4, .pairs = {16, 64, 128, 256}, .search_pairs = {64, 256}}};
+    grid.budgets = {{.rank = 4, .pairs = {4, 16, 64, 128, 256}, .least_search = 64}};
     return grid;
   }
   grid.training.passes = 200;
   grid.training.least_seen = 64000;
+  grid.training.most_for_least = 4000;
   grid.training.curve_points = 24;
   grid.budgets = {
-      {.rank = 4,
-       .pairs = {8, 32, 64, 128, 192, 256, 384, 512, 768},
-       .search_pairs = {32, 128, 512}},
-      {.rank = 8, .pairs = {64, 128, 256, 384, 512, 768, 1024}, .search_pairs = {128, 512}}};
+      {.rank = 4, .pairs = {4, 16, 64, 128, 192, 256, 384, 512, 768}, .least_search = 16},
+      {.rank = 8, .pairs = {16, 64, 128, 256, 384, 512, 768, 1024}, .least_search = 16}};
   return grid;
 }
 

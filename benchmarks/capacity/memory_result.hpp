@@ -13,12 +13,13 @@ namespace capacity {
 struct Training {
   Index batch = 32;          ///< Or the whole set where that is smaller.
   Index passes = 80;         ///< Over the set.
-  Index least_seen = 16000;  ///< Pairs, counted at each visit: what small sets train for at least.
+  Index least_seen = 16000;  ///< Pairs, counted at each visit: what small sets train for at least,
+  Index most_for_least = 1000;  ///< but in no more than that many steps.
   Index curve_points = 12;
 
   [[nodiscard]] Index steps(Index pairs) const {
     const Index at_a_time = std::min(batch, pairs);
-    return std::max((least_seen + at_a_time - 1) / at_a_time,
+    return std::max(std::min(most_for_least, (least_seen + at_a_time - 1) / at_a_time),
                     passes * ((pairs + batch - 1) / batch));
   }
 };
