@@ -7,18 +7,20 @@
 //
 //   layer_speed --benchmark_filter='forward/4096x4096/r:8/tokens:512/'
 //
-// Names: <pass>/<in>x<out>/r:<rank>/tokens:<n>/<method>. Counters: base_ms and ms (medians),
-// overhead_pct, floor_pct (what the adapter's multiply-adds alone would add at the frozen layer's
-// speed), allocations (a call, once warmed up). For merge: ms, base_ms of `W += D` on as many
-// threads, plain_ms of Eigen's `W += D` on one, ratio, fresh_ms of merge() into memory of its own
-// and copy_ms of copying W into memory of its own, on as many threads.
-// product/<in>x<out>/tokens:<n> compares the library's driver of Eigen's kernel (the frozen layer)
-// with Eigen's own expression, the base there.
+// Names: <pass>/<in>x<out>/r:<rank>/tokens:<n>/<method>, then Google Benchmark's /manual_time. The
+// methods are those of experiment/methods.hpp, but for full training, which is no addition.
+// Counters: base_ms and ms (medians), overhead_pct, floor_pct (what the adapter's multiply-adds
+// alone would add at the frozen layer's speed), allocations (a call, once warmed up: malloc and its
+// kin). For merge: ms, base_ms of `W += D` on as many threads, plain_ms of Eigen's `W += D` on one,
+// ratio, fresh_ms of merge() into memory of its own and copy_ms of copying W into memory of its
+// own, on as many threads. product/<in>x<out>/tokens:<n> compares the library's driver of Eigen's
+// kernel (the frozen layer) with Eigen's own expression, the base there.
 
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
@@ -27,19 +29,40 @@
 #include <vector>
 
 #include "adapter_work.hpp"
+#include "experiment/methods.hpp"
 #include "mora/core/large_memory.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/mora.hpp"
 
-// Every allocation of the program, Eigen's too, passes here (glibc; elsewhere the count stays 0).
+// Every allocation of the program passes here: operator new and Eigen call malloc, large memory
+// aligned_alloc (glibc; elsewhere the count stays 0).
 namespace {
 std::atomic<long> allocations{0};
-}
-#if defined(__GLIBC__)
-extern "C" void* __libc_malloc(std::size_t size);
-extern "C" void* malloc(std::size_t size) {
+
+template <class Result>
+Result counted(Result result) {
   allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_malloc(size);
+  return result;
+}
+}  // namespace
+#if defined(__GLIBC__)
+extern "C" {
+void* __libc_malloc(std::size_t size);
+void* __libc_calloc(std::size_t count, std::size_t size);
+void* __libc_realloc(void* memory, std::size_t size);
+void* __libc_memalign(std::size_t alignment, std::size_t size);
+
+void* malloc(std::size_t size) { return counted(__libc_malloc(size)); }
+void* calloc(std::size_t count, std::size_t size) { return counted(__libc_calloc(count, size)); }
+void* realloc(void* memory, std::size_t size) { return counted(__libc_realloc(memory, size)); }
+void* memalign(std::size_t alignment, std::size_t size) {
+  return counted(__libc_memalign(alignment, size));
+}
+void* aligned_alloc(std::size_t alignment, std::size_t size) { return memalign(alignment, size); }
+int posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
+  *memory = memalign(alignment, size);
+  return *memory == nullptr ? ENOMEM : 0;
+}
 }
 #endif
 
@@ -76,10 +99,10 @@ Matrix random_matrix(Index rows, Index cols, std::uint64_t seed) {
   return matrix;
 }
 
-template <class Layer>
-Layer make_layer(const Matrix& weight, Index rank) {
+template <class Method>
+auto make_layer(const Method& method, const Matrix& weight, Index rank) {
   std::mt19937_64 generator(1);
-  Layer layer(weight, {.rank = rank}, generator);
+  typename Method::template Layer<float> layer(weight, method.settings(rank, 1), generator);
   layer.visit_parameters(
       [&](std::string_view, auto& p) { mora::fill_normal(p.value, 0.01, generator); });
   return layer;
@@ -114,10 +137,10 @@ void alternate(benchmark::State& state, const Base& base, const Variant& variant
   state.counters["allocations"] = double(count);
 }
 
-template <class Layer>
-void forward(benchmark::State& state, Case c) {
+template <class Method>
+void forward(benchmark::State& state, const Method& method, Case c) {
   const Matrix weight = random_matrix(c.out, c.in, 2);
-  const Layer layer = make_layer<Layer>(weight, c.rank);
+  const auto layer = make_layer(method, weight, c.rank);
   const Matrix x = random_matrix(c.tokens, c.in, 3);
   Matrix y(c.tokens, c.out);
   alternate(
@@ -125,11 +148,11 @@ void forward(benchmark::State& state, Case c) {
   state.counters["floor_pct"] = 100 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
 }
 
-template <class Layer>
-void train(benchmark::State& state, Case c) {
+template <class Method>
+void train(benchmark::State& state, const Method& method, Case c) {
   const Matrix weight = random_matrix(c.out, c.in, 2);
-  Layer layer = make_layer<Layer>(weight, c.rank);
-  typename Layer::Saved saved;
+  auto layer = make_layer(method, weight, c.rank);
+  typename decltype(layer)::Saved saved;
   const Matrix x = random_matrix(c.tokens, c.in, 3);
   const Matrix dy = random_matrix(c.tokens, c.out, 4);
   Matrix y(c.tokens, c.out), dx(c.tokens, c.in);
@@ -147,10 +170,10 @@ void train(benchmark::State& state, Case c) {
   state.counters["floor_pct"] = 150 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
 }
 
-template <class Layer>
-void merge(benchmark::State& state, Case c) {
+template <class Method>
+void merge(benchmark::State& state, const Method& method, Case c) {
   Matrix weight = random_matrix(c.out, c.in, 2);
-  Layer layer = make_layer<Layer>(weight, c.rank);
+  auto layer = make_layer(method, weight, c.rank);
   Matrix target = weight;
   const Matrix delta = random_matrix(c.out, c.in, 5);
   std::vector<double> plain;
@@ -194,10 +217,9 @@ void product(benchmark::State& state, Case c) {
 const std::vector<std::pair<Index, Index>> shapes = {
     {4096, 4096}, {4096, 11008}, {11008, 4096}, {768, 2560}};
 
-void register_case(const std::string& name, void (*pass)(benchmark::State&, Case), Case c) {
-  benchmark::RegisterBenchmark(name.c_str(), [pass, c](benchmark::State& s) { pass(s, c); })
-      ->UseManualTime()
-      ->Unit(benchmark::kMillisecond);
+template <class Body>
+void register_case(const std::string& name, const Body& body) {
+  benchmark::RegisterBenchmark(name.c_str(), body)->UseManualTime()->Unit(benchmark::kMillisecond);
 }
 
 std::string name_of(Index in, Index out) { return std::to_string(in) + "x" + std::to_string(out); }
@@ -205,23 +227,28 @@ std::string name_of(Index in, Index out) { return std::to_string(in) + "x" + std
 void register_products() {
   for (const auto& [in, out] : shapes) {
     for (const Index tokens : {1, 8, 64, 512, 2048}) {
-      register_case("product/" + name_of(in, out) + "/tokens:" + std::to_string(tokens), &product,
-                    {in, out, 0, tokens});
+      const Case c{in, out, 0, tokens};
+      register_case("product/" + name_of(in, out) + "/tokens:" + std::to_string(tokens),
+                    [c](benchmark::State& state) { product(state, c); });
     }
   }
 }
 
-template <class Layer>
-void register_method(const std::string& method) {
+template <class Method>
+void register_method(const Method& method) {
   for (const auto& [in, out] : shapes) {
     for (const Index rank : {8, 128, 256}) {
       const std::string layer = name_of(in, out) + "/r:" + std::to_string(rank);
       for (const Index tokens : {1, 64, 512, 2048}) {
-        const std::string rest = layer + "/tokens:" + std::to_string(tokens) + "/" + method;
-        register_case("forward/" + rest, &forward<Layer>, {in, out, rank, tokens});
-        register_case("train/" + rest, &train<Layer>, {in, out, rank, tokens});
+        const Case c{in, out, rank, tokens};
+        const std::string rest = layer + "/tokens:" + std::to_string(tokens) + "/" + method.name;
+        register_case("forward/" + rest,
+                      [=](benchmark::State& state) { forward(state, method, c); });
+        register_case("train/" + rest, [=](benchmark::State& state) { train(state, method, c); });
       }
-      register_case("merge/" + layer + "/" + method, &merge<Layer>, {in, out, rank, 0});
+      const Case c{in, out, rank, 0};
+      register_case("merge/" + layer + "/" + method.name,
+                    [=](benchmark::State& state) { merge(state, method, c); });
     }
   }
 }
@@ -230,14 +257,9 @@ void register_method(const std::string& method) {
 
 int main(int argc, char** argv) {
   register_products();
-  register_method<mora::LoraLinear<float>>("lora");
-  register_method<mora::MoraLinear<float, mora::Truncation>>("truncation");
-  register_method<mora::MoraLinear<float, mora::Sharing>>("sharing");
-  register_method<mora::MoraLinear<float, mora::AdjacentSharing>>("adjacent_sharing");
-  register_method<mora::MoraLinear<float, mora::RandomSharing>>("random_sharing");
-  register_method<mora::MoraLinear<float, mora::Decoupling>>("decoupling");
-  register_method<mora::MoraLinear<float, mora::Rotation>>("rotation");
-  register_method<mora::MoraLinear<float, mora::CoveringRotation>>("covering_rotation");
+  experiment::for_each_method([]<class Method>(const Method& method) {
+    if constexpr (!experiment::is_full<Method>) register_method(method);
+  });
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

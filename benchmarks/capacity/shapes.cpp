@@ -15,8 +15,8 @@ namespace {
 constexpr std::pair<Index, Index> layer_shapes[] = {{768, 768},   {768, 2560},   {2560, 768},
                                                     {4096, 4096}, {4096, 11008}, {11008, 4096}};
 
-constexpr double quick =
-    0.2;  // Seconds by the estimate below, which is of a first-generation EPYC.
+/// Seconds, by the estimate below, which is of an EPYC of the first generation.
+constexpr double quick = 0.2;
 
 template <class Method>
 [[nodiscard]] auto make_adapter(const Method& method, const ShapeRow& row) {
