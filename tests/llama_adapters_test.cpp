@@ -288,6 +288,21 @@ TEST(LlamaAdapters, AreRefusedWithoutAName) {
                                      [&] { attach(model, "", Kind::lora, {.all_linear = true}); }));
 }
 
+// A LLaMA has none that it could replace.
+TEST(LlamaAdapters, WithABiasAreRefused) {
+  Model model = random_model();
+  const Index width = model.config().hidden_size;
+  const auto refused = [&](const char* module, Index rows) {
+    const mora::FrozenLinear<double> biased(Matrix<double>(Matrix<double>::Ones(rows, width)),
+                                            mora::RowVector<double>::Ones(rows));
+    EXPECT_TRUE(refuses<mora::ShapeError>(model, {module, "bias", "expected 0", "found "}, [&] {
+      model.attach("a", {{module, mora::AnyAdapter<double>(mora::FullAdapter<double>(biased))}});
+    }));
+  };
+  refused("model.layers.1.self_attn.o_proj", width);
+  refused("model.norm", 1);
+}
+
 TEST(LlamaAdapters, OfAnotherShapeAreRefused) {
   for (const Kind kind : every_kind) {
     Model model = random_model();

@@ -100,7 +100,7 @@ TYPED_TEST(EveryLayer, TrainsEightAdaptersOfOneWeightAtOnce) {
   const auto weight = random_numbers<T>(37, 45);
   std::vector<TypeParam> serial;
   for (std::size_t i = 0; i < thread_count; ++i) {
-    serial.emplace_back(mora::FrozenLinear<T>(weight),
+    serial.emplace_back(mora::FrozenLinear<T>(weight, mora::RowVector<T>::Ones(37)),
                         make_layer<TypeParam>(45, 37, 4, i).adapter());
   }
   std::vector<TypeParam> parallel = serial;

@@ -174,6 +174,13 @@ TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
   adapters = some_adapters(config);
   adapters[0].module = "model.layers.0.mlp.gate_proj";
   EXPECT_TRUE(throws<mora::FormatError>({"gate_proj", "expected shape"}, merge(adapters)));
+  // A bias has no place in the tensor of the weight.
+  adapters = some_adapters(config);
+  const auto& first = adapters[0].adapter;
+  adapters[0].adapter = AnyAdapter<double>(mora::FullAdapter<double>(
+      {Matrix<double>(Matrix<double>::Zero(first.out_features(), first.in_features())),
+       mora::RowVector<double>::Ones(first.out_features())}));
+  EXPECT_TRUE(throws<mora::ArgumentError>({adapters[0].module, "bias"}, merge(adapters)));
   expect_nothing_in(out);
   adapters = some_adapters(config, infinity<double>);
   EXPECT_TRUE(throws<mora::NumericError>({"not finite"}, merge(adapters)));

@@ -238,7 +238,7 @@ TYPED_TEST(EveryLayer, RefusesToMergeHalfOverTheFrozenWeight) {
   using T = typename TypeParam::Scalar;
   const auto before = random_numbers<T>(14, 8);
   Matrix<T> all = before;
-  TypeParam layer(mora::FrozenLinear<T>(all.block(3, 2, 6, 4)),
+  TypeParam layer(mora::FrozenLinear<T>(all.block(3, 2, 6, 4), mora::RowVector<T>::Zero(6)),
                   make_layer<TypeParam>(4, 6).adapter());
   for (const Index row : {0, 2, 4, 8}) {
     EXPECT_TRUE(refuses<ArgumentError>(layer, {"merge_into", "overlaps"},

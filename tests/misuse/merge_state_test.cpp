@@ -274,7 +274,7 @@ TYPED_TEST(EveryLayer, MergesNothingWithoutChangingABit) {
   };
   Random random(1);
   unchanged(TypeParam(weight, {}, random.generator()));  // a fresh one
-  TypeParam layer(weight, make_layer<TypeParam>(9, 7, 3).adapter());
+  TypeParam layer({weight, mora::RowVector<T>::Zero(7)}, make_layer<TypeParam>(9, 7, 3).adapter());
   if constexpr (TypeParam::AdapterType::additive) {
     layer.visit_parameters([](std::string_view, auto& p) { p.value.setZero(); });
     unchanged(layer);

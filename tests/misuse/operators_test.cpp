@@ -136,6 +136,125 @@ TEST(AnyAdapter, SaysThatItWasMovedFrom) {
   // NOLINTEND(bugprone-use-after-move)
 }
 
+// What it is given comes from no layer that has checked it.
+TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
+  using T = typename TypeParam::Scalar;
+  using Any = mora::AnyAdapter<T>;
+  using mora::Matrix;
+  using mora::detail::as_const;
+  using mora::detail::map_of;
+  const TypeParam layer = make_layer<TypeParam>(4, 6);
+  const auto other = make_layer<TypeParam>(40, 60);
+  Any adapter(layer.adapter());
+  const mora::FrozenLinear<T>& base = layer.base();
+  Matrix<T> x = random_numbers<T>(3, 4), y = Matrix<T>::Ones(3, 6), dx = Matrix<T>::Ones(3, 4);
+  Matrix<T> wide = Matrix<T>::Ones(3, 40), tall = Matrix<T>::Ones(5, 6);
+  const auto in = [](Matrix<T>& m) { return as_const(map_of(m)); };
+
+  EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"},
+                                 [&] { (void)adapter.merged(other.base()); }));
+  EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"},
+                                 [&] { (void)adapter.update(other.base()); }));
+  const auto merge = adapter.row_merge();
+  EXPECT_TRUE(throws<ShapeError>({"merge_rows, columns", "expected 4", "found 40"},
+                                 [&] { merge->merge_rows(0, map_of(wide)); }));
+  for (const Index first : {Index{-1}, Index{4}, Index{6}, std::numeric_limits<Index>::max(),
+                            std::numeric_limits<Index>::min()}) {
+    EXPECT_TRUE(throws<ShapeError>({"merge_rows", "rows of 6", "found 3 from"},
+                                   [&] { merge->merge_rows(first, map_of(dx)); }));
+  }
+
+  typename Any::SavedPointer saved;
+  const auto forward = [&](Matrix<T>& input, Matrix<T>& output) {
+    return [&] { adapter.add_forward(base, in(input), map_of(output), &saved); };
+  };
+  EXPECT_TRUE(throws<ShapeError>({"columns of x", "expected 4", "found 40"}, forward(wide, y)));
+  EXPECT_TRUE(throws<ShapeError>({"result, rows", "expected 3", "found 5"}, forward(x, tall)));
+  EXPECT_TRUE(throws<ShapeError>({"result, columns", "expected 6", "found 40"}, forward(x, wide)));
+  EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"}, [&] {
+    adapter.add_forward(other.base(), in(wide), map_of(y), nullptr);
+  }));
+  EXPECT_TRUE((y.array() == T(1)).all() && (dx.array() == T(1)).all());
+  forward(x, y)();
+
+  const auto backward = [&](Matrix<T>& input, Matrix<T>& dy, Matrix<T>& result) {
+    return [&] {
+      auto map = map_of(result);
+      adapter.add_backward(base, in(input), in(dy), *saved, &map);
+    };
+  };
+  EXPECT_TRUE(throws<ShapeError>({"rows of dy", "expected 3", "found 5"}, backward(x, tall, dx)));
+  EXPECT_TRUE(
+      throws<ShapeError>({"columns of dy", "expected 6", "found 40"}, backward(x, wide, dx)));
+  EXPECT_TRUE(throws<ShapeError>({"result, columns", "expected 4", "found 6"}, backward(x, y, y)));
+  if (adapter.saves_input()) {
+    EXPECT_TRUE(throws<ShapeError>({"columns of x", "found 40"}, backward(wide, y, dx)));
+  }
+  auto& gradient = adapter.parameters()[0].parameter->gradient;
+  gradient.setOnes(2, 1);
+  EXPECT_TRUE(throws<ShapeError>({"gradient of ", "found 2x1"}, backward(x, y, dx)));
+  EXPECT_TRUE((dx.array() == T(1)).all());
+  gradient.resize(0, 0);
+  backward(x, y, dx)();
+
+  // Without the frozen layer, where the adapter has a part of its own.
+  if (adapter.additive()) {
+    EXPECT_TRUE(throws<ShapeError>({"columns of x", "found 40"},
+                                   [&] { adapter.add_forward(in(wide), map_of(y), &saved); }));
+    EXPECT_TRUE(throws<ShapeError>({"rows of dy", "found 5"}, [&] {
+      adapter.add_backward(in(x), in(tall), *saved, nullptr);
+    }));
+  }
+  EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"}, [&] {
+    adapter.add_backward(other.base(), in(x), in(y), *saved, nullptr);
+  }));
+
+  // Parameters may have been given another shape.
+  adapter.parameters()[0].parameter->value.conservativeResize(5, Eigen::NoChange);
+  adapter.parameters()[0].parameter->gradient.resize(0, 0);
+  const auto refused = [](const auto& call) {
+    EXPECT_TRUE(throws<ShapeError>({"expected", "found"}, call));
+  };
+  refused([&] { (void)adapter.row_merge(); });
+  refused([&] { (void)adapter.merged(base); });
+  refused([&] { (void)adapter.update(base); });
+  refused(forward(x, y));
+  refused(backward(x, y, dx));
+  if (adapter.additive()) {
+    refused([&] { adapter.add_forward(in(x), map_of(y), nullptr); });
+    refused([&] { adapter.add_backward(in(x), in(y), *saved, nullptr); });
+  }
+}
+
+TEST(AnyAdapter, RefusesWhatAnotherSaved) {
+  using Any = mora::AnyAdapter<double>;
+  using mora::detail::as_const;
+  using mora::detail::map_of;
+  const auto layer = make_layer<mora::LoraLinear<double>>(4, 6, 2);
+  Any adapter(layer.adapter());
+  mora::Matrix<double> x = random_numbers<double>(3, 4);
+  mora::Matrix<double> y = random_numbers<double>(3, 6);
+  const auto saved_by = [&](const Any& any) {
+    Any::SavedPointer saved;
+    any.add_forward(as_const(map_of(x)), map_of(y), &saved);
+    return saved;
+  };
+  const auto before = random_numbers<double>(3, 4, 2);
+  mora::Matrix<double> dx = before;
+  const auto backward = [&](const Any::SavedPointer& saved) {
+    auto map = map_of(dx);
+    adapter.add_backward(layer.base(), as_const(map_of(x)), as_const(map_of(y)), *saved, &map);
+  };
+  const auto type = saved_by(Any(make_layer<mora::MoraLinear<double>>(4, 6).adapter()));
+  EXPECT_TRUE(throws<StateError>({"another adapter's"}, [&] { backward(type); }));
+  const auto rank = saved_by(Any(make_layer<mora::LoraLinear<double>>(4, 6, 3).adapter()));
+  EXPECT_TRUE(throws<ShapeError>({"rank", "expected 2", "found 3"}, [&] { backward(rank); }));
+  EXPECT_EQ(adapter.parameters()[0].parameter->gradient.size(), 0);
+  EXPECT_TRUE(same_bits(dx, before));
+  backward(saved_by(adapter));
+  EXPECT_FALSE(near(dx, before));
+}
+
 // Adding zeros turns -0 into +0.
 template <class Layer>
 void expect_zero_update_changes_no_bit(Layer layer) {

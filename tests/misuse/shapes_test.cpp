@@ -196,6 +196,45 @@ TYPED_TEST(EveryLayer, RefusesAnAdapterForATransposedWeight) {
                                  [&] { TypeParam(taller, layer.adapter()); }));
 }
 
+// The bias trains in place of the frozen layer's: with only one of them, the merged layer would be
+// another than the adapted one.
+TEST(FullLinear, RefusesABiasWithoutOneBelowItAndNoneAboveOne) {
+  using Layer = mora::FullLinear<double>;
+  const auto weight = random_numbers<double>(6, 4);
+  const FrozenLinear<double> bare(weight);
+  const FrozenLinear<double> biased(weight, mora::RowVector<double>::Constant(6, 5.0));
+  const auto x = random_numbers<double>(3, 4);
+  EXPECT_TRUE(throws<ShapeError>({"bias, length", "expected 6", "found 0"},
+                                 [&] { Layer(biased, mora::FullAdapter<double>(bare)); }));
+  EXPECT_TRUE(throws<ShapeError>({"bias, length", "expected 0", "found 6"},
+                                 [&] { Layer(bare, mora::FullAdapter<double>(biased)); }));
+
+  const auto refused = [&](Layer& layer, auto&&... parts) {
+    typename Layer::Saved saved;
+    Matrix<double> target = weight;
+    EXPECT_TRUE(throws<ShapeError>({parts...}, [&] { (void)layer.forward(x); }));
+    EXPECT_TRUE(throws<ShapeError>({parts...}, [&] { (void)layer.forward(x, saved); }));
+    EXPECT_TRUE(throws<ShapeError>({parts...}, [&] { layer.merge(); }));
+    EXPECT_TRUE(throws<ShapeError>({parts...}, [&] { layer.merge_into(target); }));
+    EXPECT_TRUE(throws<ShapeError>({parts...}, [&] { (void)layer.update(); }));
+    EXPECT_FALSE(layer.merged());
+    EXPECT_TRUE(same_bits(target, weight));
+  };
+  Layer layer(biased);
+  layer.adapter().bias().value.resize(0, 0);
+  refused(layer, "bias, length", "expected 6", "found 0");
+  layer.adapter().bias().value.setOnes(1, 6);
+  const Matrix<double> y = layer.forward(x);
+  ASSERT_TRUE(layer.merge());
+  EXPECT_TRUE(near(layer.forward(x), y));
+
+  Layer without(bare);
+  without.adapter().bias().value.setOnes(1, 6);
+  refused(without, "bias, length", "expected 0", "found 6");
+  without.adapter().bias().value.resize(0, 0);
+  expect_works(without);
+}
+
 // Another shape can come in by way of the adapter itself, which may be changed freely.
 TYPED_TEST(EveryLayer, RefusesToComputeWithParametersOfAnotherShape) {
   using T = typename TypeParam::Scalar;

@@ -14,6 +14,9 @@ namespace mora::inline MORA_ABI {
 /// An adapter of any type behind one, for models whose layers have different ones. A value: copies
 /// are independent; one that was moved from throws StateError. One virtual call a layer and pass,
 /// none inside.
+///
+/// Sizes are checked, once a call: ShapeError with both numbers, and nothing has changed. Results
+/// must not overlap what is read; AdaptedLinear checks that, this does not.
 template <Real T>
 class AnyAdapter {
  public:
@@ -29,8 +32,9 @@ class AnyAdapter {
   class RowMerge {
    public:
     virtual ~RowMerge() = default;
-    /// `rows` [count, in] hold W from row `first` on, and get those of W + Delta W. They must fit;
-    /// that the result is finite is not checked. Several threads may do it at once.
+    /// `rows` [count, in] hold W from row `first` on, and get those of W + Delta W. Throws
+    /// ShapeError for rows that the layer does not have; that the result is finite is not checked.
+    /// Several threads may do it at once.
     virtual void merge_rows(Index first, MutableMap<T> rows) const = 0;
   };
 
@@ -74,11 +78,13 @@ class AnyAdapter {
     return const_cast<A*>(std::as_const(*this).template get_if<A>());
   }
 
-  /// y += the update's output alone; `saved` is null, or where to keep what backward needs. Throws
-  /// StateError for an adapter that is not additive.
+  /// y [tokens, out] += the update's output alone; `saved` is null, or where to keep what backward
+  /// needs. Throws StateError for an adapter that is not additive.
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer* saved) const {
     self().add_forward(x, y, saved);
   }
+  /// Adds to the parameters' gradients, and to dx [tokens, in] unless that is null; x may be empty
+  /// unless saves_input(). Throws StateError also for what an adapter of another type saved.
   void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
     self().add_backward(x, dy, saved, dx);
@@ -129,10 +135,17 @@ class AnyAdapter {
   struct Model final : Interface {
     struct SavedOf final : Saved {
       typename A::Saved value;
+      Index tokens = 0;
     };
     struct RowMergeOf final : RowMerge {
       explicit RowMergeOf(const A& a) : adapter(a), plan(a.plan_merge()) {}
       void merge_rows(Index first, MutableMap<T> rows) const override {
+        detail::require_size("merge_rows, columns (in_features)", adapter.in_features(),
+                             rows.cols());
+        if (first < 0 || rows.rows() > adapter.out_features() - first) {
+          throw ShapeError(detail::concat("merge_rows: expected rows of ", adapter.out_features(),
+                                          ", found ", rows.rows(), " from ", first, " on"));
+        }
         adapter.merge_rows(plan, first, rows);
       }
       const A& adapter;
@@ -154,7 +167,8 @@ class AnyAdapter {
     }
     void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer* saved) const override {
       if constexpr (A::additive) {
-        adapter.add_forward(x, y, own(saved));
+        adapter.require_shapes();
+        forward(x, y, saved, [&](auto* own) { adapter.add_forward(x, y, own); });
       } else {
         throw StateError("adapter: it computes whole layers, not a part to add");
       }
@@ -162,39 +176,74 @@ class AnyAdapter {
     void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
                       MutableMap<T>* dx) override {
       if constexpr (A::additive) {
-        adapter.add_backward(x, dy, own(saved), dx);
+        adapter.require_shapes();
+        adapter.add_backward(x, dy, checked(x, dy, saved, dx), dx);
       } else {
         throw StateError("adapter: it computes whole layers, not a part to add");
       }
     }
     void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                      SavedPointer* saved) const override {
-      detail::add_forward_layer(adapter, base, x, y, own(saved));
+      detail::require_fits(adapter, base);
+      forward(x, y, saved, [&](auto* own) { detail::add_forward_layer(adapter, base, x, y, own); });
     }
     void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
                       const Saved& saved, MutableMap<T>* dx) override {
-      detail::add_backward_layer(adapter, base, x, dy, own(saved), dx);
+      detail::require_fits(adapter, base);
+      detail::add_backward_layer(adapter, base, x, dy, checked(x, dy, saved, dx), dx);
     }
     FrozenLinear<T> merged(const FrozenLinear<T>& base) const override {
+      detail::require_fits(adapter, base);
       return detail::merged_layer(adapter, base);
     }
     std::unique_ptr<const RowMerge> row_merge() const override {
+      adapter.require_shapes();
       return std::make_unique<RowMergeOf>(adapter);
     }
     Matrix<T> update(const FrozenLinear<T>& base) const override {
+      detail::require_fits(adapter, base);
       return detail::dense_update(adapter, base);
     }
 
-    /// Made where there is none, or one of another adapter's.
-    static typename A::Saved* own(SavedPointer* saved) {
-      if (!saved) return nullptr;
+    /// `add(saved)`, where sizes fit; what is saved is made where there is none, or another
+    /// adapter's.
+    template <class Add>
+    void forward(const ConstMap<T>& x, const MutableMap<T>& y, SavedPointer* saved,
+                 const Add& add) const {
+      detail::require_size("forward, columns of x (in_features)", adapter.in_features(), x.cols());
+      detail::require_size("result, rows (tokens)", x.rows(), y.rows());
+      detail::require_size("result, columns (out_features)", adapter.out_features(), y.cols());
+      if (!saved) return add(static_cast<typename A::Saved*>(nullptr));
       if (!dynamic_cast<SavedOf*>(saved->get())) *saved = std::make_unique<SavedOf>();
-      return &static_cast<SavedOf&>(**saved).value;
+      auto& own = static_cast<SavedOf&>(**saved);
+      own.tokens = 0;  // for when it throws
+      add(&own.value);
+      own.tokens = x.rows();
     }
-    static const typename A::Saved& own(const Saved& saved) {
-      const auto* const mine = dynamic_cast<const SavedOf*>(&saved);
-      if (!mine) throw StateError("backward: what was saved is another adapter's");
-      return mine->value;
+    /// What this adapter has saved, once it is known to fit with all else.
+    const typename A::Saved& checked(const ConstMap<T>& x, const ConstMap<T>& dy,
+                                     const Saved& saved, const MutableMap<T>* dx) {
+      const auto* const own = dynamic_cast<const SavedOf*>(&saved);
+      if (!own) throw StateError("backward: what was saved is another adapter's");
+      detail::require_size("backward, rows of dy (tokens)", own->tokens, dy.rows());
+      detail::require_size("backward, columns of dy (out_features)", adapter.out_features(),
+                           dy.cols());
+      if (A::saves_input) {
+        detail::require_size("backward, rows of x (tokens)", dy.rows(), x.rows());
+        detail::require_size("backward, columns of x (in_features)", adapter.in_features(),
+                             x.cols());
+      }
+      if (dx) {
+        detail::require_size("result, rows (tokens)", dy.rows(), dx->rows());
+        detail::require_size("result, columns (in_features)", adapter.in_features(), dx->cols());
+      }
+      adapter.visit_parameters([](std::string_view name, const Parameter<T>& parameter) {
+        detail::require_gradient(name, parameter);
+      });
+      if constexpr (requires { adapter.require_saved(own->value); }) {
+        adapter.require_saved(own->value);
+      }
+      return own->value;
     }
     A adapter;
   };

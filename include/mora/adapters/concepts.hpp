@@ -71,6 +71,8 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 /// - `require_saved(saved)`: throws when `saved` cannot be this adapter's. Called before a backward
 ///   pass changes anything. May be missing.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
+/// - `require_base(base)`: throws ShapeError for a frozen layer of its size that does not fit it all
+///   the same. May be missing.
 /// - `visit_parameters(f)`: see Module.
 /// - `warnings()`: what is legal about its settings and yet probably not meant.
 ///
@@ -90,6 +92,15 @@ concept Adapter = Module<A> && std::copyable<A> && Real<typename A::Scalar> &&
 };
 
 namespace detail {
+
+/// Throws ShapeError unless the adapter fits the layer: it may have been changed freely.
+template <Adapter A, class T>
+void require_fits(const A& adapter, const FrozenLinear<T>& base) {
+  require_size("adapter, in_features", base.in_features(), adapter.in_features());
+  require_size("adapter, out_features", base.out_features(), adapter.out_features());
+  adapter.require_shapes();
+  if constexpr (requires { adapter.require_base(base); }) adapter.require_base(base);
+}
 
 /// y += the adapted layer's output.
 template <Adapter A, class T>

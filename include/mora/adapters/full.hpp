@@ -18,7 +18,9 @@ struct FullSettings {
 };
 
 /// Full fine-tuning (FFT), the baseline of the papers: the weight, and the bias if there is one,
-/// are copies that train. dW = dy^T x, db = sum of dy, dx = dy W; the backward pass needs x.
+/// are copies that train. dW = dy^T x, db = sum of dy, dx = dy W; the backward pass needs x. Cost a
+/// token: in out multiply-adds in place of the frozen layer's, and backward as many each for dW and
+/// dx.
 template <Real T>
 class FullAdapter {
  public:
@@ -64,6 +66,11 @@ class FullAdapter {
     detail::require_size("bias, rows", Index{1}, bias_.value.rows());
     detail::require_size("bias, length (out_features)", out_features(), bias_.value.cols());
   }
+  /// A bias where the frozen layer has one, and none where it has none.
+  void require_base(const FrozenLinear<T>& base) const {
+    detail::require_size("bias, length (of the frozen layer's)", base.bias().size(),
+                         bias_.value.size());
+  }
 
   void add_forward(const FrozenLinear<T>&, const ConstMap<T>& x, MutableMap<T> y, Saved*) const {
     if (has_bias()) y.rowwise() += bias_.value.row(0);
@@ -89,9 +96,9 @@ class FullAdapter {
     rows = weight_.value.middleRows(first, rows.rows());
   }
   [[nodiscard]] double update_bound() const { return std::numeric_limits<double>::infinity(); }
-  /// The bias of the merged layer.
-  [[nodiscard]] RowVector<T> merged_bias(const RowVector<T>& base) const {
-    return has_bias() ? RowVector<T>(bias_.value.row(0)) : base;
+  /// The bias that trains, in place of the frozen layer's.
+  [[nodiscard]] RowVector<T> merged_bias(const RowVector<T>&) const {
+    return has_bias() ? RowVector<T>(bias_.value.row(0)) : RowVector<T>();
   }
 
  private:

@@ -98,6 +98,13 @@ void require_same_shape(const char* what, std::string_view name, const Matrix<T>
   }
 }
 
+/// Throws ShapeError for a gradient, if there is one, of another shape than its parameter.
+template <class T>
+void require_gradient(std::string_view name, const Parameter<T>& parameter) {
+  if (parameter.gradient.size() == 0) return;
+  require_same_shape("gradient", name, parameter.value, parameter.gradient);
+}
+
 /// The gradient, zero at its first use.
 template <class T>
 [[nodiscard]] MutableMap<T> gradient_of(Parameter<T>& parameter) {

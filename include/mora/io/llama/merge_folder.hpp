@@ -102,6 +102,13 @@ class TensorMerge {
       tensor.require_shape({rows, cols});
     }
     tensor.require_float();
+    for (const auto& parameter : adapter.adapter.parameters()) {
+      if (parameter.name == "bias") {
+        throw ArgumentError(concat(adapter.module,
+                                   ": merging into a folder is for weights; found a "
+                                   "bias that trained"));
+      }
+    }
   }
 
   template <class Progress>
@@ -187,7 +194,8 @@ class TensorMerge {
 /// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: see
 /// docs/results/merge_folder.md.
 ///
-/// Throws ArgumentError for a module that the checkpoint does not have, or that is named twice;
+/// Throws ArgumentError for a module that the checkpoint does not have, that is named twice, or
+/// whose adapter has trained a bias;
 /// FormatError for one of another shape or a dtype that is not converted; NumericError naming the
 /// module for a merged number that is not finite or that the dtype cannot hold; FileError where the
 /// system refuses.

@@ -75,6 +75,7 @@ class LlamaAdapterSets {
       const LlamaTensor& tensor = model.tensors[place];
       require_free(set, place, tensor);
       require_dropout(each.dropout);
+      require_no_bias(tensor, each.adapter);
       if (tensor.linear) {
         put_adapter(set, place, tensor, std::move(each.adapter), each.dropout);
       } else {
@@ -126,6 +127,13 @@ class LlamaAdapterSets {
     if (!(dropout >= 0.0 && dropout < 1.0)) {
       throw ArgumentError(concat("dropout: expected 0 <= dropout < 1, found ", dropout));
     }
+  }
+  /// No layer of a LLaMA has one, so that it would have no place when the adapter is merged.
+  static void require_no_bias(const LlamaTensor& tensor, const AnyAdapter<T>& adapter) {
+    const auto* const full = adapter.template get_if<FullAdapter<T>>();
+    if (!full || full->bias().value.size() == 0) return;
+    throw ShapeError(
+        concat(tensor.module(), ": bias, length: expected 0, found ", full->bias().value.size()));
   }
   static void require_free(const Set& set, std::size_t place, const LlamaTensor& tensor) {
     if (!set.trains(place)) return;

@@ -223,9 +223,8 @@ class Llama {
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
     const detail::LlamaParts<T> parts = this->parts();
     detail::require_batch(config_, batch, 0);
-    set->visit([](std::string_view name, const Parameter<T>& p) {
-      if (p.gradient.size() != 0) detail::require_same_shape("gradient", name, p.value, p.gradient);
-    });
+    set->visit(
+        [](std::string_view name, const Parameter<T>& p) { detail::require_gradient(name, p); });
     const LossSum loss =
         training_.run(parts, *set, batch, weight,
                       recompute_ ? detail::Keep::streams : detail::Keep::blocks, dropout_);
