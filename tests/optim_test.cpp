@@ -205,6 +205,71 @@ TYPED_TEST(Optimizer, FindsABadNumberAnywhere) {
   }
 }
 
+// Each of these is a number in double.
+TEST(Optimizers, RefuseCoefficientsBeyondTheirScalar) {
+  const auto refused = [](std::string_view what, const auto& call) {
+    EXPECT_TRUE(throws<ArgumentError>({what, "expected", "found"}, call));
+  };
+  refused("learning_rate", [] { AdamW<float>({.learning_rate = 1e39}); });
+  refused("weight_decay", [] { AdamW<float>({.learning_rate = 1e20, .weight_decay = 1e20}); });
+  refused("epsilon", [] { AdamW<float>({.epsilon = 1e39}); });
+  refused("epsilon", [] { AdamW<float>({.epsilon = 1e-50}); });
+  refused("epsilon", [] { AdamW<float>({}, {{"first", {.epsilon = 1e-50}}}); });
+  refused("learning_rate", [] { Sgd<float>({.learning_rate = 1e39}); });
+  refused("weight_decay", [] { Sgd<float>({.weight_decay = 1e39}); });
+  EXPECT_NO_THROW(AdamW<double>({.epsilon = 1e-50}));
+  EXPECT_NO_THROW(AdamW<float>({.epsilon = 1e-40}));
+
+  // The factor comes with the step, which then changes nothing.
+  const auto refuses_factor = [](auto optimizer) {
+    TwoParameters<float> module;
+    module.first = {Matrix<float>::Ones(1, 2), Matrix<float>::Ones(1, 2)};
+    EXPECT_TRUE(throws<ArgumentError>({"learning_rate * factor", "found"},
+                                      [&] { optimizer.step(module, 1e38); }));
+    EXPECT_TRUE(equal(module.first.value, Matrix<float>::Ones(1, 2)));
+    optimizer.visit_state([](std::string_view name, const auto&) { ADD_FAILURE() << name; });
+  };
+  refuses_factor(AdamW<float>({.learning_rate = 1e3}));
+  refuses_factor(Sgd<float>({.learning_rate = 1e3}));
+}
+
+// As LoRA's A has, before B has moved.
+TEST(AdamW, LeavesAWeightWhoseGradientWasAlwaysZero) {
+  for (const double epsilon : {1e-8, 1e-40}) {
+    TwoParameters<float> module;
+    module.first = {Matrix<float>::Ones(1, 2), Matrix<float>::Zero(1, 2)};
+    AdamW<float> optimizer({.epsilon = epsilon});
+    for (int step = 0; step < 3; ++step) optimizer.step(module);
+    EXPECT_TRUE(equal(module.first.value, Matrix<float>::Ones(1, 2))) << epsilon;
+  }
+}
+
+// Each gradient is a number, what the velocity would add up to is none.
+TEST(Sgd, RefusesAGradientTooLargeToAddUp) {
+  for (const float large : {3e38f, 1e20f}) {
+    TwoParameters<float> module;
+    module.first = {Matrix<float>::Ones(1, 2), Matrix<float>::Constant(1, 2, large)};
+    Sgd<float> optimizer({.momentum = 0.9});
+    EXPECT_TRUE(
+        throws<NumericError>({"gradient of first", "too large"}, [&] { optimizer.step(module); }));
+    EXPECT_TRUE(equal(module.first.value, Matrix<float>::Ones(1, 2)));
+    optimizer.visit_state([](std::string_view name, const auto&) { ADD_FAILURE() << name; });
+  }
+}
+
+// With the largest momentum that float has.
+TEST(Sgd, AddsUpTheLargestGradientsThatItTakes) {
+  TwoParameters<float> module;
+  module.first = {Matrix<float>::Ones(1, 2), Matrix<float>::Constant(1, 2, -1.8e19f)};
+  Sgd<float> optimizer({.momentum = 1.0 - 1e-7});
+  for (int step = 0; step < 1000; ++step) optimizer.step(module);
+  optimizer.visit_state([](std::string_view, const auto& state) {
+    EXPECT_TRUE((state.moments[0].array() < -1.7e22f).all());
+    EXPECT_TRUE(state.moments[0].allFinite());
+  });
+  EXPECT_TRUE(module.first.value.allFinite());
+}
+
 TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
   auto optimizer = with_memory<TypeParam>();
   using Settings = std::decay_t<decltype(optimizer.settings())>;
@@ -212,6 +277,7 @@ TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
     for (const double value : values) {
       Settings settings;
       settings.*setting = value;
+      EXPECT_THROW(settings.validate(), ArgumentError) << value;
       EXPECT_THROW(optimizer.set(settings), ArgumentError) << value;
       EXPECT_THROW(TypeParam{settings}, ArgumentError) << value;
     }
@@ -221,7 +287,7 @@ TYPED_TEST(Optimizer, RefusesSettingsOutOfRangeAndKeepsTheOldOnes) {
   if constexpr (std::is_same_v<Settings, AdamWSettings>) {
     refused(&Settings::beta1, {-1e-9, 1.0, nan<double>});
     refused(&Settings::beta2, {-1e-9, 1.0, nan<double>});
-    refused(&Settings::epsilon, {-1e-9, nan<double>, infinity<double>});
+    refused(&Settings::epsilon, {-1e-9, 0.0, nan<double>, infinity<double>});
   } else {
     refused(&Settings::momentum, {-1e-9, 1.0, nan<double>});
   }

@@ -160,6 +160,21 @@ TYPED_TEST(Optimizer, ShowsNoStateOfAStepThatThrew) {
   EXPECT_TRUE(states_of(other).empty());
 }
 
+// Nor does it bind the name to its shape.
+TYPED_TEST(Optimizer, ForgetsTheShapeOfAStepThatThrew) {
+  TwoParameters<double> module;
+  module.first = {Matrix<double>::Ones(2, 2), Matrix<double>::Constant(2, 2, nan<double>)};
+  auto optimizer = with_memory<TypeParam>();
+  EXPECT_THROW(optimizer.step(module), NumericError);
+  EXPECT_EQ(TypeParam(optimizer).reset_state("first"), 0u);
+  module.first = {Matrix<double>::Ones(3, 3), Matrix<double>::Ones(3, 3)};
+  auto expected = module;
+  optimizer.step(module);
+  with_memory<TypeParam>().step(expected);
+  EXPECT_TRUE(same_bits(module.first.value, expected.first.value));
+  EXPECT_EQ(optimizer.reset_state("first"), 1u);
+}
+
 // The gradient is a number, its square is not: the second moment would be infinite for good.
 TEST(AdamW, RefusesAGradientTooLargeToSquare) {
   TwoParameters<float> module;

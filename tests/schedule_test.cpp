@@ -139,5 +139,39 @@ TEST(Schedule, RefusesSettingsOutOfRange) {
           {"restart_warm_up", "found 3"});
 }
 
+// Nobody has to call validate().
+TEST(Schedule, RefusesToGiveAFactorOutOfRange) {
+  const auto refused = [](const auto& schedule, Index step,
+                          std::initializer_list<std::string_view> parts) {
+    EXPECT_TRUE(throws<ArgumentError>(parts, [&] { (void)schedule(step); }));
+  };
+  refused(ConstantSchedule{.warm_up = -1}, 5, {"warm_up", "found -1"});
+  refused(LinearSchedule{.steps = 0}, 5, {"steps", "found 0"});
+  refused(CosineSchedule{.steps = 5, .warm_up = 6}, 5, {"warm_up", "found 6"});
+  refused(JaggedSchedule{.restart_every = 0}, 5, {"restart_every", "found 0"});
+  refused(ConstantSchedule{}, -1, {"step", "found -1"});
+  refused(LinearSchedule{}, -1, {"step", "found -1"});
+  refused(CosineSchedule{}, -1, {"step", "found -1"});
+  refused(JaggedSchedule{}, -1, {"step", "found -1"});
+}
+
+TEST(Schedule, CountsToTheLastNumber) {
+  const Index far = std::numeric_limits<Index>::max();
+  const LinearSchedule linear{.steps = far, .warm_up = far};
+  EXPECT_NO_THROW(linear.validate());
+  EXPECT_EQ(linear(far), 0.0);
+  // The end of the run, in the warm-up after a restart that has no end.
+  for (const Index left : {1, 2, 3}) {
+    const Index every = far / 2 - 1;  // far = 2 every + 3
+    const JaggedSchedule jagged{.steps = 9,
+                                .warm_up = 0,
+                                .restart_every = every,
+                                .restart_warm_up = 3 + left,
+                                .minimum = 0.5};
+    const double part = 3.0 / static_cast<double>(3 + left);
+    EXPECT_TRUE(near<double>(jagged(far), part * 0.5, 1.0)) << left;
+  }
+}
+
 }  // namespace
 }  // namespace mora_tests

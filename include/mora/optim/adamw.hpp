@@ -17,15 +17,18 @@ struct AdamWSettings {
   double learning_rate = 1e-3;  ///< >= 0.
   double beta1 = 0.9;           ///< [0, 1).
   double beta2 = 0.999;         ///< [0, 1).
-  double epsilon = 1e-8;        ///< >= 0.
+  double epsilon = 1e-8;        ///< > 0, in the layer's scalar too: a zero gradient divides by it.
   double weight_decay = 0.0;    ///< >= 0.
 
+  /// Throws ArgumentError naming the setting that is out of range.
   void validate() const {
     constexpr double unbounded = std::numeric_limits<double>::infinity();
     detail::require_range("learning_rate", learning_rate, 0.0, unbounded);
     detail::require_range("beta1", beta1, 0.0, 1.0);
     detail::require_range("beta2", beta2, 0.0, 1.0);
-    detail::require_range("epsilon", epsilon, 0.0, unbounded);
+    if (!(epsilon > 0.0 && epsilon < unbounded)) {
+      throw ArgumentError(detail::concat("epsilon: expected 0 < epsilon < inf, found ", epsilon));
+    }
     detail::require_range("weight_decay", weight_decay, 0.0, unbounded);
   }
 };
@@ -47,12 +50,23 @@ class AdamWRule {
         add_mean_(static_cast<T>(1.0 - settings.beta1)),
         keep_square_(static_cast<T>(settings.beta2)),
         add_square_(static_cast<T>(1.0 - settings.beta2)),
-        keep_weight_(static_cast<T>(1.0 - settings.learning_rate * factor * settings.weight_decay)),
-        rate_(static_cast<T>(settings.learning_rate * factor /
-                             (1.0 - std::pow(settings.beta1, double(step))))),
+        rate_(detail::coefficient<T>(
+            "learning_rate * factor",
+            settings.learning_rate * factor / (1.0 - std::pow(settings.beta1, double(step))))),
+        keep_weight_(
+            detail::coefficient<T>("learning_rate * factor * weight_decay",
+                                   1.0 - settings.learning_rate * factor * settings.weight_decay)),
         root_(static_cast<T>(std::sqrt(1.0 - std::pow(settings.beta2, double(step))))),
-        epsilon_(static_cast<T>(settings.epsilon)) {}
+        epsilon_(detail::coefficient<T>("epsilon", settings.epsilon)) {
+    if (epsilon_ == T(0)) {
+      throw ArgumentError(detail::concat("epsilon: expected at least ",
+                                         std::numeric_limits<T>::denorm_min(), ", found ",
+                                         settings.epsilon));
+    }
+  }
 
+  /// Whether g^2 is finite: then both moments stay so. (So does a weight that is far from the
+  /// largest number, unless a learning rate or the inverse of epsilon is near it.)
   [[nodiscard]] static bool accepts(const detail::ConstNumbers<T>& g) {
     return detail::all_finite(g.square());
   }
@@ -65,7 +79,7 @@ class AdamWRule {
   }
 
  private:
-  T keep_mean_, add_mean_, keep_square_, add_square_, keep_weight_, rate_, root_, epsilon_;
+  T keep_mean_, add_mean_, keep_square_, add_square_, rate_, keep_weight_, root_, epsilon_;
 };
 
 /// `AdamW<float> optimizer({.learning_rate = 1e-3});`, with groups

@@ -40,7 +40,7 @@ class Optimizer {
     std::array<Matrix<Scalar>, Rule::moments.size()> moments;
   };
 
-  /// Throws ArgumentError for a setting out of its range.
+  /// Throws ArgumentError for a setting out of its range, or beyond Scalar.
   explicit Optimizer(const Settings& settings = {}, std::vector<Group> groups = {}) {
     set(settings);
     set_groups(std::move(groups));
@@ -49,12 +49,12 @@ class Optimizer {
   /// Those of the parameters that no group takes.
   [[nodiscard]] const Settings& settings() const { return settings_; }
   void set(const Settings& settings) {
-    settings.validate();
+    require_usable(settings);
     settings_ = settings;
   }
   [[nodiscard]] const std::vector<Group>& groups() const { return groups_; }
   void set_groups(std::vector<Group> groups) {
-    for (const Group& group : groups) group.settings.validate();
+    for (const Group& group : groups) require_usable(group.settings);
     group_marks_.assign(groups.size(), 0);
     groups_ = std::move(groups);
   }
@@ -65,11 +65,13 @@ class Optimizer {
   }
 
   /// One step for every parameter of the module that has a gradient, with `factor` times each
-  /// learning rate: a schedule's factor, 0 <= factor < infinity. Throws NumericError for a gradient
-  /// that is not finite, or would make a moment so, naming the parameter; ArgumentError when a
-  /// group takes no parameter of the module, as its settings would be lost without a word, and for
-  /// two parameters of one name or two names of one; ShapeError for a gradient or moment of another
-  /// shape. What throws has changed nothing. Allocates nothing once every parameter has had a step.
+  /// learning rate: a schedule's factor, 0 <= factor < infinity. Throws NumericError, naming the
+  /// parameter, for a gradient that is not finite or that the rule does not accept, see its
+  /// `accepts`; ArgumentError for a factor out of range or that takes a learning rate beyond
+  /// Scalar, when a group takes no parameter of the module, as its settings would be lost without a
+  /// word, and for two parameters of one name or two names of one; ShapeError for a gradient or
+  /// moment of another shape. What throws has changed nothing. Allocates nothing once every
+  /// parameter has had a step.
   template <Module M>
   void step(M& module, double factor = 1.0) {
     detail::require_range("factor", factor, 0.0, std::numeric_limits<double>::infinity());
@@ -107,10 +109,16 @@ class Optimizer {
     memories_.insert_or_assign(std::string(name), Memory{std::move(state)});
   }
 
-  /// Forgets the parameters that the rule means, as if they had never been stepped. Returns their
-  /// number.
+  /// Forgets the parameters that the rule means, as if they had never been stepped. Returns the
+  /// number of those that had been.
   std::size_t reset_state(const NameRule& which) {
-    return std::erase_if(memories_, [&](const auto& memory) { return which(memory.first); });
+    std::size_t count = 0;
+    std::erase_if(memories_, [&](const auto& memory) {
+      const bool meant = which(memory.first);
+      if (meant && memory.second.state.steps > 0) ++count;
+      return meant;
+    });
+    return count;
   }
   void reset_state() { memories_.clear(); }
 
@@ -131,6 +139,12 @@ class Optimizer {
   static constexpr Index piece_size = Index{1} << 14;
   static constexpr Index tile_size = 512;  // a tile of all that a step reads is in the first cache
 
+  /// Their coefficients have to be numbers in Scalar, too.
+  static void require_usable(const Settings& settings) {
+    settings.validate();
+    (void)Rule(settings, 1.0, 1);
+  }
+
   [[nodiscard]] std::size_t group_of(std::string_view name) const {
     std::size_t group = 0;
     while (group < groups_.size() && !groups_[group].parameters(name)) ++group;
@@ -147,7 +161,7 @@ class Optimizer {
       const std::size_t group = group_of(name);
       if (group < groups_.size()) group_marks_[group] = mark_;
       if (p.gradient.size() == 0) return;
-      detail::require_same_shape("gradient", name, p.value, p.gradient);
+      detail::require_gradient(name, p);
       const auto memory = remember(name, p.value);
       const Settings& settings = group < groups_.size() ? groups_[group].settings : settings_;
       const Rule rule(settings, factor, memory->second.state.steps + 1);
@@ -177,12 +191,13 @@ class Optimizer {
   [[nodiscard]] typename Memories::iterator remember(std::string_view name,
                                                      const Matrix<Scalar>& value) {
     auto memory = memories_.find(name);
-    if (memory == memories_.end()) {
-      State state;
-      for (Matrix<Scalar>& moment : state.moments) moment.setZero(value.rows(), value.cols());
-      memory = memories_.emplace(std::string(name), Memory{std::move(state)}).first;
-    }
-    for (const Matrix<Scalar>& moment : memory->second.state.moments) {
+    if (memory == memories_.end()) memory = memories_.emplace(std::string(name), Memory{}).first;
+    State& state = memory->second.state;
+    for (Matrix<Scalar>& moment : state.moments) {
+      if (state.steps == 0) {  // new, or of a step that threw, whatever shape that had
+        detail::resize(moment, value.rows(), value.cols());
+        moment.setZero();
+      }
       detail::require_same_shape("optimizer state", name, value, moment);
     }
     if (std::exchange(memory->second.mark, mark_) == mark_) {

@@ -12,7 +12,9 @@
 namespace mora::inline MORA_ABI {
 
 /// The factor of the learning rates for a step, counted from 0: any function of a step. Those below
-/// are values without state, so that a run resumes with nothing but its step number.
+/// are values without state, so that a run resumes with nothing but its step number. Their
+/// `validate()` throws ArgumentError naming the setting that is out of range, and so does asking
+/// for a factor, for a step below 0 too.
 template <class S>
 concept Schedule = requires(const S& schedule, Index step) {
   { schedule(step) } -> std::convertible_to<double>;
@@ -36,15 +38,24 @@ namespace detail {
   return minimum + (1.0 - minimum) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
 }
 
-inline void require_warm_up(Index warm_up, Index steps) {
-  require_at_least<Index>("steps", 1, steps);
-  require_range<Index>("warm_up", warm_up, 0, steps + 1);
+/// Throws ArgumentError unless minimum <= value <= maximum.
+template <class Number>
+void require_between(const char* what, Number value, Number minimum, Number maximum) {
+  if (!(value >= minimum && value <= maximum)) {
+    throw ArgumentError(
+        concat(what, ": expected ", minimum, " <= ", what, " <= ", maximum, ", found ", value));
+  }
 }
 
-inline void require_minimum(double minimum) {
-  if (!(minimum >= 0.0 && minimum <= 1.0)) {
-    throw ArgumentError(concat("minimum: expected 0 <= minimum <= 1, found ", minimum));
-  }
+inline void require_warm_up(Index warm_up, Index steps) {
+  require_at_least<Index>("steps", 1, steps);
+  require_between<Index>("warm_up", warm_up, 0, steps);
+}
+
+template <class S>
+void require_usable(const S& schedule, Index step) {
+  schedule.validate();
+  require_at_least<Index>("step", 0, step);
 }
 
 }  // namespace detail
@@ -55,6 +66,7 @@ struct ConstantSchedule {
 
   void validate() const { detail::require_at_least<Index>("warm_up", 0, warm_up); }
   [[nodiscard]] double operator()(Index step) const {
+    detail::require_usable(*this, step);
     return step < warm_up ? detail::ramp(step, warm_up) : 1.0;
   }
 };
@@ -66,6 +78,7 @@ struct LinearSchedule {
 
   void validate() const { detail::require_warm_up(warm_up, steps); }
   [[nodiscard]] double operator()(Index step) const {
+    detail::require_usable(*this, step);
     if (step < warm_up) return detail::ramp(step, warm_up);
     const double left = static_cast<double>(std::max<Index>(0, steps - step));
     return left / static_cast<double>(std::max<Index>(1, steps - warm_up));
@@ -81,9 +94,10 @@ struct CosineSchedule {
 
   void validate() const {
     detail::require_warm_up(warm_up, steps);
-    detail::require_minimum(minimum);
+    detail::require_between("minimum", minimum, 0.0, 1.0);
   }
   [[nodiscard]] double operator()(Index step) const {
+    detail::require_usable(*this, step);
     if (step < warm_up) return detail::ramp(step, warm_up);
     return detail::half_cosine(detail::progress(step, warm_up, steps), minimum);
   }
@@ -102,15 +116,18 @@ struct JaggedSchedule {
   void validate() const {
     detail::require_warm_up(warm_up, steps);
     detail::require_at_least<Index>("restart_every", 1, restart_every);
-    detail::require_range<Index>("warm_up", warm_up, 0, restart_every + 1);
+    detail::require_between<Index>("warm_up", warm_up, 0, restart_every);
     detail::require_range<Index>("restart_warm_up", restart_warm_up, 0, restart_every);
-    detail::require_minimum(minimum);
+    detail::require_between("minimum", minimum, 0.0, 1.0);
   }
   [[nodiscard]] double operator()(Index step) const {
+    detail::require_usable(*this, step);
     const CosineSchedule cosine{.steps = steps, .warm_up = warm_up, .minimum = minimum};
     const Index since = step % restart_every;
     if (step < restart_every || since >= restart_warm_up) return cosine(step);
-    return detail::ramp(since, restart_warm_up) * cosine(step - since + restart_warm_up);
+    const Index left = restart_warm_up - since;
+    const Index last = std::numeric_limits<Index>::max() - left;
+    return detail::ramp(since, restart_warm_up) * cosine(std::min(step, last) + left);
   }
 };
 

@@ -16,6 +16,7 @@ struct SgdSettings {
   double momentum = 0.0;        ///< [0, 1).
   double weight_decay = 0.0;    ///< >= 0, added to the gradient.
 
+  /// Throws ArgumentError naming the setting that is out of range.
   void validate() const {
     constexpr double unbounded = std::numeric_limits<double>::infinity();
     detail::require_range("learning_rate", learning_rate, 0.0, unbounded);
@@ -36,11 +37,14 @@ class SgdRule {
 
   SgdRule(const Settings& settings, double factor, std::int64_t)
       : momentum_(static_cast<T>(settings.momentum)),
-        decay_(static_cast<T>(settings.weight_decay)),
-        rate_(static_cast<T>(settings.learning_rate * factor)) {}
+        decay_(detail::coefficient<T>("weight_decay", settings.weight_decay)),
+        rate_(detail::coefficient<T>("learning_rate * factor", settings.learning_rate * factor)) {}
 
+  /// Whether g^2 is finite, as for AdamW: a sum of such gradients is, over any momentum. (So is a
+  /// weight, and what decays of it, that is far from the largest number, unless a learning rate is
+  /// near it.)
   [[nodiscard]] static bool accepts(const detail::ConstNumbers<T>& g) {
-    return detail::all_finite(g);
+    return detail::all_finite(g.square());
   }
   void update(detail::Numbers<T>& w, const detail::ConstNumbers<T>& g,
               std::array<detail::Numbers<T>, 1>& state) const {

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <limits>
 
 #include "mora/core/matrix.hpp"
 
@@ -17,6 +19,16 @@ using Numbers = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
 template <class T>
 using ConstNumbers = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
 
+/// A coefficient of a step in its scalar. Throws ArgumentError unless it is finite there.
+template <class T>
+[[nodiscard]] T coefficient(const char* what, double value) {
+  constexpr double largest{std::numeric_limits<T>::max()};
+  if (!(std::abs(value) <= largest)) {
+    throw ArgumentError(concat(what, ": expected at most ", largest, ", found ", value));
+  }
+  return static_cast<T>(value);
+}
+
 }  // namespace detail
 
 /// What Optimizer needs of a method: a value that has the coefficients of one step of one
@@ -25,7 +37,7 @@ using ConstNumbers = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
 /// - `Scalar`, `Settings` (an aggregate with `learning_rate` and `validate()`).
 /// - `moments`: the names of the numbers that it remembers for each weight, zero at the start.
 /// - `Rule(settings, factor, step)`: `factor` multiplies the learning rate; `step` counts the steps
-///   of the parameter from 1.
+///   of the parameter from 1. Throws ArgumentError where a coefficient is beyond Scalar.
 /// - `Rule::accepts(g)`: whether the gradient g leaves every moment finite.
 /// - `rule.update(w, g, moments)`: changes weights and moments, number by number. Called from
 ///   several threads at once, for disjoint numbers.
