@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/compare.hpp"
+#include "support/throws.hpp"
 
 /// \file
 /// Random numbers: what they are, and that they are the same for ever and everywhere. The bounds on
@@ -63,6 +64,12 @@ TEST(UniformBelow, IsEvenAndInRange) {
 TEST(UniformBelow, OneLeavesNoChoice) {
   SplitMix64 generator(1);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(uniform_below(1, generator), 0u);
+}
+
+TEST(UniformBelow, RefusesABoundOfZero) {
+  SplitMix64 generator(1);
+  EXPECT_TRUE(throws<mora::ArgumentError>({"bound", "at least 1", "found 0"},
+                                          [&] { (void)uniform_below(0, generator); }));
 }
 
 TEST(UniformBelow, WorksBeyondHalfOfTheRange) {

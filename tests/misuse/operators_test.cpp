@@ -44,6 +44,40 @@ TEST(Operators, RefuseWhatDoesNotFit) {
   }));
 }
 
+constexpr Index most = std::numeric_limits<Index>::max();
+
+// Blocks and side whose product no number holds: 2^80 would be 0.
+TEST(Operators, RefuseMoreThanCanBeCounted) {
+  constexpr Index many = Index{1} << 40;
+  const auto parts = {std::string_view("blocks * side"),
+                      std::string_view("found 1099511627776 * ")};
+  EXPECT_TRUE(throws<ArgumentError>(
+      parts, [] { (void)mora::GroupSpread<mora::StridedGroups>(8, many, many); }));
+  EXPECT_TRUE(throws<ArgumentError>(
+      parts, [] { (void)mora::GroupSpread<mora::AdjacentGroups>(8, many, many); }));
+  EXPECT_TRUE(throws<ArgumentError>(parts, [] { (void)mora::ZeroPadding(8, many, many); }));
+  EXPECT_TRUE(throws<ArgumentError>(parts, [] { (void)mora::FoldedBlocks(8, many, many); }));
+  EXPECT_TRUE(throws<ArgumentError>({"blocks * side"}, [] { (void)mora::Blocks(most, 2); }));
+  EXPECT_EQ(mora::ZeroPadding(8, many, 1).side(), many);
+}
+
+TEST(Operators, CountBlocksOfTheLargestSides) {
+  EXPECT_EQ(mora::Blocks(3, most).blocks(), 1);
+  EXPECT_EQ(mora::Blocks(3, most).side(), most);
+  EXPECT_EQ(mora::Blocks(most, most).blocks(), 1);
+  EXPECT_EQ(mora::Blocks(7, 3).blocks(), 3);
+  EXPECT_EQ(mora::Blocks(6, 3).blocks(), 2);
+  EXPECT_EQ(mora::Blocks(7, 3, 2).blocks(), 2);
+  EXPECT_EQ(mora::Decoupling{}.make(3, 5, most).decompress.blocks(), 1);
+  EXPECT_TRUE(throws<ArgumentError>({"blocks", "found 0"}, [] { (void)mora::Blocks(7, 3, 0); }));
+  int sources = 0;
+  mora::FoldedBlocks(3, most, 1).for_each_source(2, [&](Index p) {
+    EXPECT_EQ(p, 2);
+    ++sources;
+  });
+  EXPECT_EQ(sources, 1);
+}
+
 /// An operator of a user's own whose side is wrong.
 struct NoSide {
   [[nodiscard]] Index fit_side(Index) const { return 1; }

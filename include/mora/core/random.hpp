@@ -53,9 +53,10 @@ template <Generator64 G>
   return static_cast<double>(generator() >> 11) * 0x1p-53;
 }
 
-/// Uniform in {0, ..., bound - 1}, without bias, for bound >= 1.
+/// Uniform in {0, ..., bound - 1}, without bias. Throws ArgumentError unless bound >= 1.
 template <Generator64 G>
 [[nodiscard]] std::uint64_t uniform_below(std::uint64_t bound, G& generator) {
+  detail::require_at_least<std::uint64_t>("bound", 1, bound);
   const std::uint64_t largest_multiple =
       ~std::uint64_t{0} - (~std::uint64_t{0} % bound + 1) % bound;
   std::uint64_t bits = generator();
@@ -71,7 +72,7 @@ template <Generator64 G>
   return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v);
 }
 
-/// Fills with normal numbers of the given standard deviation, row by row.
+/// Fills with normal numbers of the given standard deviation, any finite one, row by row.
 template <Real T, Generator64 G>
 void fill_normal(Matrix<T>& matrix, double deviation, G& generator) {
   for (Index i = 0; i < matrix.size(); ++i) {
@@ -79,7 +80,7 @@ void fill_normal(Matrix<T>& matrix, double deviation, G& generator) {
   }
 }
 
-/// Fills with numbers uniform in [-bound, bound], row by row.
+/// Fills with numbers uniform in [-bound, bound], for any finite bound, row by row.
 template <Real T, Generator64 G>
 void fill_uniform(Matrix<T>& matrix, double bound, G& generator) {
   for (Index i = 0; i < matrix.size(); ++i) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <limits>
 #include <span>
 
 #include "mora/core/matrix.hpp"
@@ -59,12 +60,23 @@ concept Decompressor = std::copyable<D> &&
 namespace detail {
 
 /// The number of features, once it and the other sizes are known to be at least 1: the operators'
-/// constructors throw ArgumentError naming the one that is not.
+/// constructors throw ArgumentError naming the one that is not, or blocks whose numbers cannot be
+/// counted.
 [[nodiscard]] inline Index checked_features(Index features, Index side, Index blocks = 1) {
   require_at_least<Index>("features", 1, features);
   require_at_least<Index>("side", 1, side);
   require_at_least<Index>("blocks", 1, blocks);
+  constexpr Index most = std::numeric_limits<Index>::max();
+  if (blocks > most / side) {
+    throw ArgumentError(
+        concat("blocks * side: expected at most ", most, ", found ", blocks, " * ", side));
+  }
   return features;
+}
+
+/// ceil(features / side): the blocks that hold all features. Throws as checked_features does.
+[[nodiscard]] inline Index blocks_of(Index features, Index side) {
+  return (checked_features(features, side) - 1) / side + 1;
 }
 
 }  // namespace detail

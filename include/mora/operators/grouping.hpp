@@ -30,6 +30,7 @@ concept Grouping = std::copyable<G> &&
 /// Index i belongs to group i mod groups.
 class StridedGroups {
  public:
+  /// Throws ArgumentError for sizes below 1.
   StridedGroups(Index features, Index groups)
       : features_(detail::checked_features(features, groups)), groups_(groups) {}
   [[nodiscard]] Index features() const { return features_; }
@@ -67,6 +68,7 @@ class StridedGroups {
 /// groups have q + 1 members and the others q.
 class AdjacentGroups {
  public:
+  /// Throws ArgumentError for sizes below 1.
   AdjacentGroups(Index features, Index groups)
       : features_(detail::checked_features(features, groups)), groups_(groups) {}
   [[nodiscard]] Index features() const { return features_; }
@@ -123,6 +125,7 @@ class AdjacentGroups {
 /// table.
 class RandomGroups {
  public:
+  /// Throws ArgumentError for sizes below 1, or more than 2^31 - 1 features.
   RandomGroups(Index features, Index groups, std::uint64_t seed)
       : features_(detail::checked_features(features, groups)),
         groups_(groups),
@@ -219,6 +222,7 @@ class GroupSpread {
                                          ", found ", groups_.groups()));
     }
   }
+  /// Throws ArgumentError for sizes below 1, or blocks whose numbers cannot be counted.
   GroupSpread(Index out, Index side, Index blocks)
       : side_(side), groups_(detail::checked_features(out, side, blocks), side * blocks) {}
   [[nodiscard]] Index out_features() const { return groups_.features(); }

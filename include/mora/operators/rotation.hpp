@@ -18,10 +18,11 @@ namespace mora::inline MORA_ABI {
 /// `at_most`: those that D uses.
 class Blocks {
  public:
+  /// Throws ArgumentError for sizes below 1, or blocks whose numbers cannot be counted.
   Blocks(Index in, Index side, Index at_most = std::numeric_limits<Index>::max())
-      : in_(detail::checked_features(in, side, at_most)),
-        side_(side),
-        blocks_(std::min((in + side - 1) / side, at_most)) {}
+      : in_(in), side_(side), blocks_(std::min(detail::blocks_of(in, side), at_most)) {
+    (void)detail::checked_features(in_, side_, blocks_);
+  }
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return blocks_; }
@@ -60,6 +61,7 @@ class Blocks {
 /// The side is even. The table holds blocks * side / 2 sines and cosines; copies share it.
 class RotatedBlocks {
  public:
+  /// Throws ArgumentError as Blocks does, for an odd side, and unless 0 < base < infinity.
   RotatedBlocks(Index in, Index side, double base = 10000.0,
                 Index at_most = std::numeric_limits<Index>::max())
       : blocks_(in, side, at_most),
@@ -130,10 +132,6 @@ class RotatedBlocks {
     if (!(base > 0.0 && std::isfinite(base))) {
       throw ArgumentError(detail::concat("base: expected a finite positive number, found ", base));
     }
-    if (blocks.side() % 2 != 0) {
-      throw ArgumentError(
-          detail::concat("side: expected an even number for rotation, found ", blocks.side()));
-    }
     Tables tables;
     auto& [single, exact] = tables;
     const Index half = blocks.side() / 2;
@@ -174,6 +172,7 @@ class RotatedBlocks {
 /// place i mod b. With fewer blocks than places they start again, as the reference's do.
 class FoldedBlocks {
  public:
+  /// Throws ArgumentError for sizes below 1, or blocks whose numbers cannot be counted.
   FoldedBlocks(Index out, Index side, Index blocks)
       : out_(detail::checked_features(out, side, blocks)), side_(side), blocks_(blocks) {}
   [[nodiscard]] Index out_features() const { return out_; }
@@ -195,7 +194,7 @@ class FoldedBlocks {
   }
   template <class F>
   void for_each_source(Index output, const F& f) const {
-    const Index places = (out_ + side_ - 1) / side_;
+    const Index places = (out_ - 1) / side_ + 1;
     const Index place = output / side_;
     for (Index turn = place; turn < std::max(places, blocks_); turn += places) {
       f(turn % blocks_ * side_ + output % side_);
@@ -206,7 +205,7 @@ class FoldedBlocks {
  private:
   template <class F>
   void for_each_place(const F& f) const {
-    const Index places = (out_ + side_ - 1) / side_;
+    const Index places = (out_ - 1) / side_ + 1;
     for (Index turn = 0; turn < std::max(places, blocks_); ++turn) {
       const Index place = turn % places;
       f(turn % blocks_ * side_, place * side_, std::min(side_, out_ - place * side_));
@@ -227,11 +226,6 @@ namespace detail {
   return side - side % 2;
 }
 
-/// The blocks that an output has place for.
-[[nodiscard]] inline Index blocks_of_output(Index out, Index side) {
-  return (checked_features(out, side) + side - 1) / side;
-}
-
 }  // namespace detail
 
 /// Decoupling (paper, Eq. 8): Delta W is block diagonal with the same M in every block. Where
@@ -242,7 +236,7 @@ struct Decoupling {
   [[nodiscard]] Index fit_side(Index side) const { return side; }
   [[nodiscard]] OperatorPair<Blocks, GroupSpread<StridedGroups>> make(Index in, Index out,
                                                                       Index side) const {
-    const Blocks compress(in, side, detail::blocks_of_output(out, side));
+    const Blocks compress(in, side, detail::blocks_of(out, side));
     return {compress, GroupSpread<StridedGroups>(out, side, compress.blocks())};
   }
 };
@@ -258,7 +252,7 @@ struct Rotation {
   [[nodiscard]] Index fit_side(Index side) const { return detail::even_side(side); }
   [[nodiscard]] OperatorPair<RotatedBlocks, GroupSpread<StridedGroups>> make(Index in, Index out,
                                                                              Index side) const {
-    RotatedBlocks compress(in, side, base, detail::blocks_of_output(out, side));
+    RotatedBlocks compress(in, side, base, detail::blocks_of(out, side));
     return {compress, GroupSpread<StridedGroups>(out, side, compress.blocks())};
   }
 };

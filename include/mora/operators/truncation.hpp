@@ -11,6 +11,7 @@ namespace mora::inline MORA_ABI {
 /// Paper, Eq. 4: C(x) = x[0 : side], with zeros after the end of a shorter x. One block.
 class LeadingEntries {
  public:
+  /// Throws ArgumentError for sizes below 1.
   LeadingEntries(Index in, Index side) : in_(detail::checked_features(in, side)), side_(side) {}
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index side() const { return side_; }
@@ -40,6 +41,7 @@ class LeadingEntries {
 /// Paper, Eq. 4: D(z) = z, then zeros; what is longer than the output is dropped.
 class ZeroPadding {
  public:
+  /// Throws ArgumentError for sizes below 1, or blocks whose numbers cannot be counted.
   ZeroPadding(Index out, Index side, Index blocks)
       : out_(detail::checked_features(out, side, blocks)), side_(side), blocks_(blocks) {}
   [[nodiscard]] Index out_features() const { return out_; }
