@@ -100,6 +100,23 @@ TEST(LowRank, OfAZeroUpdateIsZero) {
   }
 }
 
+// Where the factors' products would be none, but the update's numbers are.
+TEST(LowRank, OfLargeFactorsIsTheBestOfARank) {
+  Random random(1);
+  LoraAdapter<double> adapter =
+      filled(LoraAdapter<double>(9, 7, {.rank = 3, .alpha = 3.0}, random.generator()), random);
+  const auto expected = low_rank(adapter, {.rank = 2});
+  adapter.a().value *= 0x1p600;
+  adapter.b().value *= 0x1p-600;
+  const auto found = low_rank(adapter, {.rank = 2});
+  EXPECT_TRUE(near(update_of(found.adapter), update_of(expected.adapter)));
+  EXPECT_TRUE(near<double>(found.relative_error, expected.relative_error, 1.0));
+  adapter.b().value *= 0x1p600;
+  adapter.b().value *= 0x1p600;
+  EXPECT_TRUE(throws<mora::NumericError>({"singular values", "found"},
+                                         [&] { (void)low_rank(adapter, {.rank = 2}); }));
+}
+
 TEST(LowRank, RefusesWhatItCannotDo) {
   mora::MoraAdapter<float> adapter(31, 25, {.rank = 2});
   const auto refused = [&](const LowRankSettings& settings, std::string_view what) {

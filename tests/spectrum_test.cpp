@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/compare.hpp"
+#include "support/throws.hpp"
 #include "support/updates.hpp"
 
 /// \file
@@ -86,6 +87,45 @@ TEST(Spectrum, OfAFreshLayerIsZero) {
   const Spectrum zero = spectrum(mora::MoraLinear<double>(weight, {.rank = 2}));
   EXPECT_EQ(zero.values.cwiseAbs().sum(), 0.0);
   EXPECT_EQ(zero.numerical_rank(), 0);
+}
+
+/// LoRA of these factors, all ones times a number each.
+[[nodiscard]] mora::LoraAdapter<double> constant_lora(double a, double b) {
+  return {Dense::Constant(2, 6, a), Dense::Constant(5, 2, b), {.rank = 2, .alpha = 2.0}};
+}
+
+// Squares and products of such numbers are infinite or zero.
+TEST(Spectrum, OfLargeAndSmallNumbersIsThatOfOthers) {
+  Random random(1);
+  const Dense matrix = random.matrix<double>(7, 5);
+  for (const double size : {0x1p1000, 0x1p-1000}) {
+    EXPECT_TRUE(near(spectrum(Dense(matrix * size)).values / size, singular_values(matrix)));
+  }
+  for (const double size : {0x1p600, 0x1p-600}) {
+    const Spectrum found = spectrum(constant_lora(size, 1.0 / size));
+    EXPECT_EQ(found.numerical_rank(), 1);
+    EXPECT_TRUE(near<double>(found.values[0], 2.0 * std::sqrt(30.0), 10.0));
+  }
+  mora::MoraAdapter<double, mora::Sharing> adapter(31, 25, {.rank = 2});
+  adapter.matrix().value.setConstant(0x1p1000);
+  EXPECT_EQ(spectrum(adapter).numerical_rank(), 1);
+}
+
+TEST(Spectrum, RefusesSingularValuesBeyondDouble) {
+  const auto refused = [](const auto& of) {
+    EXPECT_TRUE(
+        throws<mora::NumericError>({"singular values", "found"}, [&] { (void)spectrum(of); }));
+  };
+  refused(Dense::Constant(4, 4, 1e308).eval());
+  refused(constant_lora(1e200, 1e200));
+  mora::MoraAdapter<double> adapter(31, 25, {.rank = 2});
+  adapter.matrix().value.setConstant(1e308);
+  refused(adapter);
+}
+
+TEST(Spectrum, HasAnEffectiveRankUpToTheLargestNumber) {
+  const Spectrum two{3, 3, Eigen::Vector2d(1e308, 1e308)};
+  EXPECT_TRUE(near<double>(two.effective_rank(), 2.0, 2.0));
 }
 
 TEST(Spectrum, RefusesWhatIsNotFinite) {

@@ -154,8 +154,9 @@ template <Real T>
 /// for MoRA, which for truncation and any sharing is side, and A holds C's entries. (With rotation
 /// that is as many numbers as W has; give a rank or an error.) Else the truncated SVD, B and A of
 /// equal norms, with sharing and truncation in O((in + out) side^2). Throws ArgumentError for
-/// settings out of range or a rank beyond max_rank, NumericError for an update that is not finite
-/// or factors beyond T, ShapeError for parameters that were given another shape.
+/// settings out of range or a rank beyond max_rank, NumericError for an update that is not finite,
+/// singular values beyond double or factors beyond T, ShapeError for parameters that were given
+/// another shape.
 template <class A>
 requires requires(const A& adapter) { detail::update_pieces(adapter); }
 [[nodiscard]] LowRankUpdate<typename A::Scalar> low_rank(const A& adapter,

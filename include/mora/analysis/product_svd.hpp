@@ -4,8 +4,12 @@
 #include <Eigen/QR>
 #include <Eigen/SVD>
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <optional>
+#include <utility>
 
+#include "mora/core/elementwise.hpp"
 #include "mora/core/matrix.hpp"
 
 namespace mora::inline MORA_ABI::detail {
@@ -20,18 +24,36 @@ struct ThinSvd {
 
 enum class SingularVectors { none, thin };
 
-/// Of a matrix of finite numbers, by QR first where it is not square.
-[[nodiscard]] inline ThinSvd dense_svd(const Eigen::MatrixXd& matrix, SingularVectors vectors);
-
-/// Of left * right^T, [n, p] and [m, p] of finite numbers: a factor with more rows than p is
-/// replaced by the p x p triangle of its QR decomposition. Where p is not the smallest size, the
-/// product itself becomes a factor.
-[[nodiscard]] inline ThinSvd product_svd(const Eigen::MatrixXd& left, const Eigen::MatrixXd& right,
-                                         SingularVectors vectors) {
-  if (left.size() == 0 || right.size() == 0) return {};
-  if (left.cols() > std::min(left.rows(), right.rows())) {
-    return dense_svd(left * right.transpose(), vectors);
+/// A matrix as numbers of at most 1 and a power of two, which is exact: squares and products of
+/// finite numbers may be none.
+struct Scaled {
+  explicit Scaled(const Eigen::MatrixXd& matrix) {
+    (void)std::frexp(largest_magnitude(matrix), &exponent);
+    numbers = matrix.unaryExpr([e = exponent](double x) { return std::ldexp(x, -e); });
   }
+  int exponent = 0;
+  Eigen::MatrixXd numbers;
+};
+
+/// values * 2^exponent. Throws NumericError for one beyond double.
+[[nodiscard]] inline Eigen::VectorXd scaled_back(Eigen::VectorXd values, int exponent) {
+  for (double& value : values) {
+    const double small = value;
+    value = std::ldexp(small, exponent);
+    if (!std::isfinite(value)) {
+      throw NumericError(concat("singular values: expected at most ",
+                                std::numeric_limits<double>::max(), ", found ", small, " * 2^",
+                                exponent));
+    }
+  }
+  return values;
+}
+
+/// Of left * right^T, [n, p] and [m, p] with n, m >= p: a factor with more rows than p is replaced
+/// by the p x p triangle of its QR decomposition.
+[[nodiscard]] inline ThinSvd thin_factors_svd(const Eigen::MatrixXd& left,
+                                              const Eigen::MatrixXd& right,
+                                              SingularVectors vectors) {
   const bool thin = vectors == SingularVectors::thin;
   const unsigned options = thin ? Eigen::ComputeThinU | Eigen::ComputeThinV : 0;
   using Qr = Eigen::HouseholderQR<Eigen::MatrixXd>;
@@ -55,6 +77,22 @@ enum class SingularVectors { none, thin };
     return whole;
   };
   return {lifted(svd.matrixU(), l), svd.singularValues(), lifted(svd.matrixV(), r)};
+}
+
+/// Of a matrix of finite numbers, by QR first where it is not square. Throws as product_svd does.
+[[nodiscard]] inline ThinSvd dense_svd(const Eigen::MatrixXd& matrix, SingularVectors vectors);
+
+/// Of left * right^T, [n, p] and [m, p] of finite numbers. Where p is not the smallest size, the
+/// product itself becomes a factor. Throws NumericError for a singular value beyond double.
+[[nodiscard]] inline ThinSvd product_svd(const Eigen::MatrixXd& left, const Eigen::MatrixXd& right,
+                                         SingularVectors vectors) {
+  if (left.size() == 0 || right.size() == 0) return {};
+  const Scaled a(left), b(right);
+  ThinSvd svd = left.cols() > std::min(left.rows(), right.rows())
+                    ? dense_svd(a.numbers * b.numbers.transpose(), vectors)
+                    : thin_factors_svd(a.numbers, b.numbers, vectors);
+  svd.values = scaled_back(std::move(svd.values), a.exponent + b.exponent);
+  return svd;
 }
 
 inline ThinSvd dense_svd(const Eigen::MatrixXd& matrix, SingularVectors vectors) {

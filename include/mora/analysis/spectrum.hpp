@@ -16,8 +16,8 @@ struct Spectrum {
   Index cols = 0;
   Eigen::VectorXd values;
 
-  /// The number of values above `tolerance` times the largest; by default max(rows, cols) epsilon,
-  /// as NumPy's matrix_rank. 0 for a zero matrix.
+  /// The number of values above `tolerance` >= 0 times the largest; by default, and for any other
+  /// tolerance, max(rows, cols) epsilon, as NumPy's matrix_rank. 0 for a zero matrix.
   [[nodiscard]] Index numerical_rank(double tolerance = -1.0) const {
     if (values.size() == 0) return 0;
     const double relative =
@@ -29,10 +29,12 @@ struct Spectrum {
   /// exp(entropy of p), p_i = sigma_i / sum of sigma: between 1 and the rank, 0 for a zero matrix.
   /// Roy and Vetterli, "The effective rank", 2007.
   [[nodiscard]] double effective_rank() const {
-    const double sum = values.sum();
-    if (!(sum > 0.0)) return 0.0;
+    const double largest = values.size() == 0 ? 0.0 : values.maxCoeff();
+    if (!(largest > 0.0)) return 0.0;
+    const Eigen::VectorXd relative = values / largest;  // whose sum is finite
+    const double sum = relative.sum();
     double entropy = 0.0;
-    for (const double value : values) {
+    for (const double value : relative) {
       const double p = value / sum;
       if (p > 0.0) entropy -= p * std::log(p);
     }
