@@ -71,6 +71,22 @@ TEST(WeightedSum, OfLoraIsThatOfTheUpdates) {
   }
 }
 
+// A scale that B has no room for: a third.
+TEST(Negated, ChangesNoBitOfLoraButSigns) {
+  Random random(3);
+  for (const auto scaling : {mora::LoraScaling::standard, mora::LoraScaling::rank_stabilized}) {
+    const LoraAdapter<float> adapter =
+        filled(LoraAdapter<float>(29, 23, {.rank = 3, .alpha = 1.0, .scaling = scaling},
+                                  random.generator()),
+               random);
+    const LoraAdapter<float> minus = mora::negated(adapter);
+    EXPECT_EQ(minus.settings().scale(), adapter.settings().scale());
+    EXPECT_TRUE(same_bits(minus.a().value, adapter.a().value));
+    EXPECT_TRUE(same_bits(minus.b().value, Matrix<float>(-adapter.b().value)));
+    EXPECT_TRUE(equal(update_of(minus), Matrix<double>(-update_of(adapter))));
+  }
+}
+
 TEST(WeightedSum, RefusesWhatHasNone) {
   using Sharing = MoraAdapter<double, mora::RandomSharing>;
   const Sharing one(12, 10, {.rank = 2, .op = {.seed = 1}});

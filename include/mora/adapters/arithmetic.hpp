@@ -81,8 +81,9 @@ requires std::equality_comparable<Op>
   return sum;
 }
 
-/// [B_1 ... B_n] and [A_1; ...; A_n], B_i times w_i s_i: rank sum_i r_i, scale 1. Throws as for
-/// MoRA, and ArgumentError for a rank beyond max_rank.
+/// [B_1 ... B_n] and [A_1; ...; A_n], B_i times w_i s_i: rank sum_i r_i, scale 1. One summand alone
+/// keeps its settings, and its B is times w_1 only. Throws as for MoRA, and ArgumentError for a
+/// rank beyond max_rank.
 template <Real T>
 [[nodiscard]] LoraAdapter<T> weighted_sum(const std::vector<Summand<LoraAdapter<T>>>& terms) {
   detail::require_summands(terms);
@@ -90,22 +91,26 @@ template <Real T>
   Index rank = 0;
   for (const auto& [adapter, weight] : terms) rank += adapter->settings().rank;
   detail::require_rank(rank);
+  const bool alone = terms.size() == 1;
+  LoraSettings settings{.rank = rank, .alpha = static_cast<double>(rank)};
+  if (alone) settings = first.settings();
   Matrix<T> a(rank, first.in_features());
   Matrix<T> b(first.out_features(), rank);
   Index at = 0;
   for (const auto& [adapter, weight] : terms) {
     const Index r = adapter->settings().rank;
-    const double factor = weight * adapter->settings().scale();
+    const double factor = alone ? weight : weight * adapter->settings().scale();
     a.middleRows(at, r) = adapter->a().value;
     b.middleCols(at, r) = (factor * adapter->b().value.template cast<double>()).template cast<T>();
     at += r;
   }
   detail::require_finite_sum(a);
   detail::require_finite_sum(b);
-  return {std::move(a), std::move(b), {.rank = rank, .alpha = static_cast<double>(rank)}};
+  return {std::move(a), std::move(b), settings};
 }
 
-/// -Delta W, to take back what an adapter has taught: weighted_sum of it alone, bit for bit.
+/// -Delta W, to take back what an adapter has taught: weighted_sum of it alone, -1 times M or B and
+/// all else as it was, so that the update changes no bit but signs.
 template <class A>
 requires requires(const std::vector<Summand<A>>& terms) { weighted_sum(terms); }
 [[nodiscard]] A negated(const A& adapter) {
