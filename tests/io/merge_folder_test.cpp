@@ -191,6 +191,39 @@ TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
   expect_nothing_in(out);
 }
 
+// In one tensor [2, 2] of some dtype, to which LoRA adds `delta` everywhere.
+TEST(MergeFolder, KnowsWhatADtypeHolds) {
+  const TemporaryFolder out;
+  const auto merge = [&](mora::Dtype dtype, std::span<const std::byte> bytes, double delta) {
+    std::filesystem::create_directories(out / "base");
+    mora::SafetensorsWriter writer(out / "base/model.safetensors", {{"one.weight", dtype, {2, 2}}});
+    writer.write("one.weight", bytes);
+    writer.commit();
+    mora::LoraAdapter<double> lora(Matrix<double>(Matrix<double>::Ones(1, 2)),
+                                   Matrix<double>(Matrix<double>::Constant(2, 1, delta)),
+                                   {.rank = 1, .alpha = 1.0});
+    return mora::merge_folder<double>(out / "base", {{"one", AnyAdapter<double>(std::move(lora))}},
+                                      out / "merged");
+  };
+  // Beyond the largest half, of two finite numbers.
+  const std::vector<mora::Float16> large(4, mora::narrow<mora::Float16>(60000.0f));
+  EXPECT_TRUE(throws<mora::NumericError>({"one", "F16"}, [&] {
+    (void)merge(mora::Dtype::f16, std::as_bytes(std::span(large)), 10000.0);
+  }));
+  // Numbers that merging does not convert, as those of quantised weights.
+  const std::vector<std::int8_t> integers(4, 1);
+  EXPECT_TRUE(throws<mora::FormatError>({"one.weight", "I8"}, [&] {
+    (void)merge(mora::Dtype::i8, std::as_bytes(std::span(integers)), 1.0);
+  }));
+  EXPECT_EQ(out.names(), std::vector<std::string>{"base"});
+  // Less than half a unit in the last place: nothing is left of it, and the report says so.
+  const std::vector<mora::BFloat16> ones(4, mora::narrow<mora::BFloat16>(1.0f));
+  const auto report = merge(mora::Dtype::bf16, std::as_bytes(std::span(ones)), 0x1p-12);
+  ASSERT_EQ(report.size(), 1u);
+  EXPECT_EQ(report[0].update_norm, 0x1p-11);
+  EXPECT_EQ(report[0].rounding_error, 1.0);
+}
+
 TEST(MergeFolder, NeverReplacesAFolder) {
   const TemporaryFolder out;
   const path base = stored_llama("untied_f32");

@@ -14,6 +14,7 @@
 
 namespace mora::inline MORA_ABI {
 
+static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "mora: needs Eigen 3.4.0 or later");
 static_assert(std::same_as<Index, Eigen::Index>,
               "mora: EIGEN_DEFAULT_DENSE_INDEX_TYPE has to be std::ptrdiff_t, Eigen's default");
 
