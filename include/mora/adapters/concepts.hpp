@@ -71,7 +71,8 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 /// - `require_saved(saved)`: throws when `saved` cannot be this adapter's. Called before a backward
 ///   pass changes anything. May be missing.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
-/// - `require_base(base)`: throws ShapeError for a frozen layer of its size that does not fit it all
+/// - `require_base(base)`: throws ShapeError for a frozen layer of its size that does not fit it
+/// all
 ///   the same. May be missing.
 /// - `visit_parameters(f)`: see Module.
 /// - `warnings()`: what is legal about its settings and yet probably not meant.
