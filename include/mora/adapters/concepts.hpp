@@ -72,8 +72,7 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 ///   pass changes anything. May be missing.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
 /// - `require_base(base)`: throws ShapeError for a frozen layer of its size that does not fit it
-/// all
-///   the same. May be missing.
+///   all the same. May be missing.
 /// - `visit_parameters(f)`: see Module.
 /// - `warnings()`: what is legal about its settings and yet probably not meant.
 ///
