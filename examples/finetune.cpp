@@ -3,14 +3,22 @@
 // Trains an adapter on a LLaMA: text, prompts with responses, or token files; a PEFT folder comes
 // out, and a run that was interrupted goes on where its last checkpoint is.
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iomanip>
 #include <iostream>
+#include <limits>
+#include <mora/io/atomic_file.hpp>
 #include <mora/io/checkpoint_folder.hpp>
 #include <mora/io/peft/save.hpp>
 #include <mora/io/train/training_state.hpp>
 #include <mora/mora.hpp>
 #include <optional>
+#include <set>
+#include <span>
+#include <sstream>
 #include <string>
 #include <variant>
 #include <vector>
@@ -31,14 +39,29 @@ struct Options {
   std::vector<std::string> targets;
   std::optional<std::string> evaluation, merged, log, run;
   programs::DataSettings form;
-  Index rank = 8, steps = 1000, batch = 8, warm_up = 50, every = 500;
-  std::optional<double> alpha;
-  double scale = 1.0, dropout = 0.0, least = 0.0;
+  Index rank = 8, steps = 1000, batch = 8, every = 500;
+  std::optional<Index> warm_up;
+  std::optional<double> alpha, scale, least;
+  double dropout = 0.0;
   mora::AdamWSettings optimizer{.learning_rate = 3e-4};
   mora::TrainSettings train{.clip_norm = 1.0};
   std::uint64_t seed = 0;
   bool resume = false;
 };
+
+[[nodiscard]] bool is_lora(const Options& o) { return o.method == "lora" || o.method == "rslora"; }
+[[nodiscard]] bool is_full(const Options& o) { return o.method == "full"; }
+
+/// Throws for an option that would have no effect.
+void require_sense(const Options& o) {
+  const auto refuse = [](bool given, const char* option, const char* needs) {
+    if (given) throw mora::ArgumentError(std::string(option) + " is for " + needs);
+  };
+  refuse(o.alpha && !is_lora(o), "--alpha", "LoRA; MoRA has --scale");
+  refuse(o.scale && (is_lora(o) || is_full(o)), "--scale", "MoRA; LoRA has --alpha");
+  refuse(o.least && o.schedule != "cosine", "--minimum", "the cosine");
+  refuse(o.train.evaluate_every > 0 && !o.evaluation, "--evaluate-every", "--evaluate");
+}
 
 void attach(Model& model, const Options& o) {
   mora::Targets targets;
@@ -48,23 +71,36 @@ void attach(Model& model, const Options& o) {
   const auto with = [&](const auto& settings) {
     model.attach(adapter_name, settings, targets, generator, o.dropout);
   };
-  if (o.method == "full") return with(mora::FullSettings());
-  if (o.method == "lora" || o.method == "rslora") {
+  if (is_full(o)) {
+    with(mora::FullSettings());
+  } else if (is_lora(o)) {
     mora::LoraSettings settings{.rank = o.rank};
     settings.alpha = o.alpha.value_or(static_cast<double>(o.rank));
     if (o.method == "rslora") settings.scaling = mora::LoraScaling::rank_stabilized;
-    return with(settings);
-  }
-  const auto op = mora::peft_operator(o.method);
-  if (!op) {
+    with(settings);
+  } else if (const auto op = mora::peft_operator(o.method)) {
+    const auto with_operator = [&]<class Op>(Op each) {
+      if constexpr (requires { each.seed; }) each.seed = o.seed;
+      with(mora::MoraSettings<Op>{.rank = o.rank, .scale = o.scale.value_or(1.0), .op = each});
+    };
+    std::visit(with_operator, *op);
+  } else {
     throw mora::ArgumentError("--method: expected lora, rslora, full or an operator, found " +
                               o.method);
   }
-  std::visit(
-      [&]<class Op>(const Op& each) {
-        with(mora::MoraSettings<Op>{.rank = o.rank, .scale = o.scale, .op = each});
-      },
-      *op);
+  const auto attached = model.attached(adapter_name);
+  for (const std::string& name : o.targets) {
+    const bool found = std::ranges::any_of(attached, [&](const auto& each) {
+      return mora::Targets{.modules = {name}}.matches(each.module, true, 0);
+    });
+    if (!found) throw mora::ArgumentError("--targets: no module is named " + name);
+  }
+  std::set<std::string> warnings;
+  for (const auto& each : attached) {
+    if (!each.adapter) continue;
+    for (const std::string& warning : each.adapter->warnings()) warnings.insert(warning);
+  }
+  programs::print_warnings({warnings.begin(), warnings.end()});
 }
 
 /// Any of the library's schedules.
@@ -74,15 +110,17 @@ struct AnySchedule {
 };
 
 [[nodiscard]] AnySchedule schedule_of(const Options& o) {
+  const Index warm_up = o.warm_up.value_or(std::min<Index>(50, o.steps));
   const auto checked = [](const auto& schedule) {
     schedule.validate();
     return AnySchedule{schedule};
   };
-  if (o.schedule == "constant") return checked(mora::ConstantSchedule{.warm_up = o.warm_up});
+  if (o.schedule == "constant") return checked(mora::ConstantSchedule{.warm_up = warm_up});
   if (o.schedule == "linear") {
-    return checked(mora::LinearSchedule{.steps = o.steps, .warm_up = o.warm_up});
+    return checked(mora::LinearSchedule{.steps = o.steps, .warm_up = warm_up});
   }
-  return checked(mora::CosineSchedule{.steps = o.steps, .warm_up = o.warm_up, .minimum = o.least});
+  return checked(
+      mora::CosineSchedule{.steps = o.steps, .warm_up = warm_up, .minimum = o.least.value_or(0.0)});
 }
 
 /// All examples of a file, in order.
@@ -106,27 +144,104 @@ class HeldOut {
   std::vector<mora::Batch> batches_;
 };
 
-/// The rows of a log up to a step, for a run that goes on there.
-void cut_log(const std::string& path, Index step) {
+/// Leaves the rows up to a step in a log, for a run that goes on there. Returns whether there is a
+/// header.
+[[nodiscard]] mora::CsvHeader cut_log(const std::filesystem::path& path, Index step) {
   std::ifstream in(path);
   std::string kept, line;
-  for (Index row = 0; row <= step && std::getline(in, line); ++row) kept += line + '\n';
-  in.close();
-  std::ofstream(path, std::ios::trunc) << kept;
+  while (std::getline(in, line)) {
+    const bool header = kept.empty();
+    if (header || std::stoll(line) <= step) kept += line + '\n';
+  }
+  mora::AtomicFile file(path);
+  file.write(std::as_bytes(std::span(kept)));
+  file.commit();
+  return kept.empty() ? mora::CsvHeader::write : mora::CsvHeader::leave_out;
 }
 
-/// What must be the same when a run goes on.
+/// A folder that the results will be put into. Nothing that is there is written over.
+void require_new(const std::filesystem::path& folder) {
+  if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
+    throw mora::FileError(folder, "is there already; name another folder");
+  }
+  std::filesystem::create_directories(folder);
+}
+
+/// What must be the same when a run goes on: all that its result depends on.
 [[nodiscard]] mora::TextMap description_of(const Options& o, Index examples) {
-  return {{"method", o.method},
-          {"rank", std::to_string(o.rank)},
-          {"examples", std::to_string(examples)},
-          {"batch", std::to_string(o.batch)},
-          {"steps", std::to_string(o.steps)},
-          {"seed", std::to_string(o.seed)}};
+  const auto text = [](const auto& number) {
+    std::ostringstream out;
+    out << std::setprecision(std::numeric_limits<double>::max_digits10) << number;
+    return out.str();
+  };
+  const auto or_none = [&](const auto& number) { return number ? text(*number) : "none"; };
+  std::string targets, prompt;
+  for (const std::string& name : o.targets) targets += name + ' ';
+  for (const std::string& key : o.form.keys.prompt) prompt += key + ' ';
+  return {{"model", o.model},
+          {"data", o.data},
+          {"bytes", text(std::filesystem::file_size(o.data))},
+          {"form", o.form.form.value_or("by name")},
+          {"prompt", prompt},
+          {"response", o.form.keys.response},
+          {"length", text(o.form.length)},
+          {"examples", text(examples)},
+          {"method", o.method},
+          {"rank", text(o.rank)},
+          {"alpha", or_none(o.alpha)},
+          {"scale", or_none(o.scale)},
+          {"targets", targets},
+          {"dropout", text(o.dropout)},
+          {"batch", text(o.batch)},
+          {"accumulate", text(o.train.accumulate)},
+          {"steps", text(o.steps)},
+          {"schedule", o.schedule},
+          {"warm-up", or_none(o.warm_up)},
+          {"minimum", or_none(o.least)},
+          {"learning rate", text(o.optimizer.learning_rate)},
+          {"weight decay", text(o.optimizer.weight_decay)},
+          {"clip", text(o.train.clip_norm)},
+          {"seed", text(o.seed)}};
+}
+
+/// Puts everything where the newest checkpoint was; at the start where there is none.
+void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
+            mora::Batches<programs::TrainingData>& batches, const mora::TextMap& description) {
+  const auto found = mora::find_checkpoint(*o.run);
+  programs::print_warnings(found.passed_over);
+  mora::remove_leftovers(*o.run);
+  if (!found.newest) {
+    if (o.resume) std::cerr << "no checkpoint in " << *o.run << ", beginning at the start\n";
+    return;
+  }
+  const std::filesystem::path& checkpoint = found.newest->path;
+  if (!o.resume) {
+    throw mora::ArgumentError(checkpoint.string() +
+                              ": is there already; go on from it with --resume, or name another "
+                              "folder");
+  }
+  const auto position = mora::load_training_state(checkpoint, model, optimizer, description);
+  const auto passes = position.counters.find("dropout.passes");
+  if (passes == position.counters.end()) {
+    throw mora::FormatError(checkpoint, "expected a counter dropout.passes, found none");
+  }
+  batches.seek(position.data);
+  o.train.start = position.state;
+  model.set_dropout({.seed = o.seed, .passes = passes->second});
+  std::cerr << "going on after step " << position.state.step << '\n';
 }
 
 void finetune(Options& o) {
-  Model model = programs::language_model(o.model, o.seed);
+  require_sense(o);
+  const AnySchedule schedule = schedule_of(o);
+  o.train.steps = o.steps;
+  o.train.validate();
+  if (o.out == o.merged) throw mora::ArgumentError("--merged: expected another folder than OUT");
+  require_new(o.out);
+  if (o.merged) require_new(*o.merged);
+
+  auto base = programs::language_model(o.model, o.seed);
+  Model& model = base.model;
   const Index vocabulary = model.config().vocab_size;
   std::optional<HeldOut> held_out;
   if (o.evaluation) held_out.emplace(o, vocabulary);
@@ -136,32 +251,15 @@ void finetune(Options& o) {
   model.set_dropout({.seed = o.seed, .passes = 0});
   mora::AdamW<float> optimizer(o.optimizer);
   const mora::TextMap description = description_of(o, batches.dataset().size());
-  o.train.steps = o.steps;
-
-  if (o.run) {
-    const auto found = mora::find_checkpoint(*o.run);
-    programs::print_warnings(found.passed_over);
-    if (found.newest && !o.resume) {
-      throw mora::ArgumentError(found.newest->path.string() +
-                                ": is there already; go on from it with --resume, or name another "
-                                "folder");
-    }
-    if (found.newest) {
-      const auto position =
-          mora::load_training_state(found.newest->path, model, optimizer, description);
-      batches.seek(position.data);
-      o.train.start = position.state;
-      model.set_dropout({.seed = o.seed, .passes = position.counters.at("dropout.passes")});
-      std::cerr << "going on after step " << position.state.step << '\n';
-    }
-  }
+  if (o.run) resume(o, model, optimizer, batches, description);
 
   const bool go_on = o.train.start.step > 0;
-  if (o.log && go_on) cut_log(*o.log, o.train.start.step);
+  auto header = mora::CsvHeader::write;
+  if (o.log && go_on) header = cut_log(*o.log, o.train.start.step);
   const std::string log_path = o.log.value_or("/dev/null");
   std::ofstream log(log_path, go_on ? std::ios::app : std::ios::trunc);
   if (!log) throw mora::FileError(log_path, "cannot write");
-  mora::CsvLog csv(log, go_on ? mora::CsvHeader::leave_out : mora::CsvHeader::write);
+  mora::CsvLog csv(log, header);
   mora::CheckpointEvery checkpoints(o.every, model, [&](const mora::TrainState& state) {
     if (!o.run) return;
     mora::CheckpointWriter writer(*o.run, state.step);
@@ -177,7 +275,7 @@ void finetune(Options& o) {
   model.visit_parameters([&](std::string_view, const auto& p) { parameters += p.value.size(); });
   std::cerr << parameters << " parameters train, " << batches.dataset().size() << " examples\n";
   const auto run = [&](auto&... more) {
-    (void)mora::train(model, optimizer, schedule_of(o), batches, o.train, more...,
+    (void)mora::train(model, optimizer, schedule, batches, o.train, more...,
                       mora::Progress(std::cerr), csv, checkpoints);
   };
   if (held_out) {
@@ -185,18 +283,20 @@ void finetune(Options& o) {
   } else {
     run();
   }
-  const bool whole = o.method == "full";
-  if (!whole) mora::save_peft(model, adapter_name, o.out, {.base_model = o.model});
+  if (!is_full(o)) mora::save_peft(model, adapter_name, o.out, {.base_model = o.model});
+  if (!is_full(o) && !o.merged) return;
   model.merge();
-  if (whole) mora::save_llama(model, o.out);
-  if (o.merged) mora::save_llama(model, *o.merged);
+  const mora::LlamaSaveSettings as_base{.eos_token_id = base.end};
+  if (is_full(o)) mora::save_llama(model, o.out, as_base);
+  if (o.merged) mora::save_llama(model, *o.merged, as_base);
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Trains an adapter (MoRA, LoRA) or the weights themselves on a Hugging Face LLaMA, by AdamW, "
+      "Trains an adapter (MoRA, LoRA) or linear layers themselves on a Hugging Face LLaMA, by "
+      "AdamW, "
       "and writes a PEFT folder. Text and JSON lines are read as bytes, for models with such a "
       "vocabulary (259: bytes, begin, end, padding); models with another tokenizer take files of "
       "token numbers. Prints the held-out loss, progress on stderr.",
@@ -227,8 +327,9 @@ int main(int count, char** arguments) {
   app.add_option("--rank", o.rank, "r: LoRA's; MoRA's M has as many parameters")
       ->capture_default_str();
   app.add_option("--alpha", o.alpha, "LoRA's alpha; else r");
-  app.add_option("--scale", o.scale, "MoRA's scale")->capture_default_str();
-  app.add_option("--targets", o.targets, "Modules: q_proj,v_proj; else all linear layers")
+  app.add_option("--scale", o.scale, "MoRA's scale; else 1");
+  app.add_option("--targets", o.targets,
+                 "Modules: q_proj,v_proj; else all linear layers but the head")
       ->delimiter(',');
   app.add_option("--dropout", o.dropout, "On the adapters' inputs")->capture_default_str();
 
@@ -240,17 +341,17 @@ int main(int count, char** arguments) {
   app.add_option("--schedule", o.schedule)
       ->check(CLI::IsMember({"constant", "linear", "cosine"}))
       ->capture_default_str();
-  app.add_option("--warm-up", o.warm_up, "Steps")->capture_default_str();
-  app.add_option("--minimum", o.least, "Of the cosine, as a part of the rate")
-      ->capture_default_str();
+  app.add_option("--warm-up", o.warm_up, "Steps; else 50, or all if there are fewer");
+  app.add_option("--minimum", o.least, "Of the cosine, as a part of the rate; else 0");
   app.add_option("--clip", o.train.clip_norm, "Norm of all gradients; 0: never")
       ->capture_default_str();
   app.add_option("--seed", o.seed)->capture_default_str();
 
-  app.add_option("--run", o.run, "Folder for checkpoints");
+  CLI::Option* const run = app.add_option("--run", o.run, "Folder for checkpoints");
   app.add_option("--every", o.every, "Steps between checkpoints")->capture_default_str();
-  app.add_flag("--resume", o.resume, "Go on from the newest checkpoint of --run");
+  app.add_flag("--resume", o.resume, "Go on from the newest checkpoint of --run")->needs(run);
   app.add_option("--log", o.log, "CSV file with a row for every step");
-  app.add_option("--merged", o.merged, "Folder for the whole model with the update in it");
+  app.add_option("--merged", o.merged,
+                 "Folder for the whole model with the update in it, in float32");
   return programs::run(app, count, arguments, [&] { finetune(o); });
 }

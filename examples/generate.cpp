@@ -2,17 +2,19 @@
 //
 // Continues a prompt with a LLaMA, with an adapter or without.
 
+#include <charconv>
 #include <iostream>
-#include <iterator>
 #include <mora/io/peft/attach.hpp>
 #include <mora/models/llama/generate.hpp>
 #include <mora/train/byte_tokenizer.hpp>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "programs/language_model.hpp"
+#include "programs/training_data.hpp"
 
 namespace {
 
@@ -21,8 +23,14 @@ using Bytes = mora::ByteTokenizer;
 /// "5 17 3"
 [[nodiscard]] std::vector<mora::Token> numbers_in(const std::string& text) {
   std::istringstream in(text);
-  std::vector<mora::Token> tokens{std::istream_iterator<mora::Token>(in), {}};
-  if (!in.eof()) throw mora::ArgumentError("prompt: expected numbers of tokens, found " + text);
+  std::vector<mora::Token> tokens;
+  for (std::string word; in >> word;) {
+    const char* const end = word.data() + word.size();
+    const auto [rest, error] = std::from_chars(word.data(), end, tokens.emplace_back());
+    if (error != std::errc() || rest != end) {
+      throw mora::ArgumentError("prompt: expected numbers of tokens, found " + word);
+    }
+  }
   return tokens;
 }
 
@@ -57,17 +65,13 @@ int main(int count, char** arguments) {
       ->capture_default_str();
   app.add_option("--top-p", settings.sampling.top_p, "Share of the likeliest tokens to draw from")
       ->capture_default_str();
-  app.add_option("--stop", settings.stop, "Tokens that end the text; the end of text is one")
+  app.add_option("--stop", settings.stop, "Tokens that end the text, besides the model's own")
       ->delimiter(',');
   app.add_option("--seed", seed, "Of drawing, and of a config's random weights")
       ->capture_default_str();
   return programs::run(app, count, arguments, [&] {
-    mora::Llama<float> model = programs::language_model(model_path, seed);
-    if (!tokens && model.config().vocab_size < Bytes::vocabulary) {
-      throw mora::ArgumentError("vocab_size: text needs at least " +
-                                std::to_string(Bytes::vocabulary) + ", found " +
-                                std::to_string(model.config().vocab_size));
-    }
+    auto [model, end] = programs::language_model(model_path, seed);
+    if (!tokens) programs::require_bytes(model.config().vocab_size);
     if (adapter) {
       const mora::PeftFolder folder(*adapter, {.transposed = transposed});
       programs::print_warnings(folder.warnings());
@@ -75,6 +79,7 @@ int main(int count, char** arguments) {
     }
     std::vector<mora::Token> start = tokens ? numbers_in(prompt) : text_tokens(prompt);
     mora::SplitMix64 generator(seed);
+    for (const mora::Index token : end) settings.stop.push_back(static_cast<mora::Token>(token));
     if (!tokens) settings.stop.push_back(Bytes::eos);
     const auto text = mora::generate(model, start, settings, generator);
     if (tokens) {

@@ -52,7 +52,8 @@ install_packages() {
   apt_get install --no-install-recommends "${missing[@]}" && return 0
   # One that this release lacks must not keep out the others.
   for package in "${missing[@]}"; do
-    apt_get install --no-install-recommends "$package" || note "$package could not be installed"
+    apt_get install -o DPkg::Lock::Timeout=10 --no-install-recommends "$package" ||
+      note "$package could not be installed"
   done
 }
 

@@ -13,6 +13,9 @@ import re
 import sys
 from collections import defaultdict
 
+import matplotlib
+
+matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 BOUND = 0.1  # arXiv 2405.12130, figure 5

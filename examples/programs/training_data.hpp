@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <mora/io/json_lines.hpp>
 #include <mora/io/text_file.hpp>
@@ -10,6 +11,7 @@
 #include <mora/train/byte_tokenizer.hpp>
 #include <mora/train/prompt_responses.hpp>
 #include <mora/train/token_windows.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,20 +36,33 @@ template <mora::Dataset D>
 }
 
 struct DataSettings {
-  std::string form =
-      "by name";             ///< "text", "jsonl", "uint16" or "uint32"; else by the file's name.
+  /// "text", "jsonl", "uint16" or "uint32"; none: by the file's name.
+  std::optional<std::string> form = std::nullopt;
   mora::Index length = 256;  ///< Positions of a window; tokens of a prompt with its response.
   mora::JsonLinesSettings keys = {};
 };
 
 [[nodiscard]] inline std::string form_of(const std::filesystem::path& file,
                                          const DataSettings& settings) {
-  if (settings.form != "by name") return settings.form;
+  if (settings.form) return *settings.form;
   const auto extension = file.extension();
   if (extension == ".jsonl" || extension == ".json") return "jsonl";
   if (extension == ".txt" || extension == ".md") return "text";
   throw mora::ArgumentError("--form: the name of " + file.string() +
                             " does not say: expected text, jsonl, uint16 or uint32");
+}
+
+/// Whether a model can read bytes as tokens; a larger vocabulary may be another tokenizer's.
+inline void require_bytes(mora::Index vocabulary) {
+  constexpr mora::Index needed = mora::ByteTokenizer::vocabulary;
+  if (vocabulary < needed) {
+    throw mora::ArgumentError("vocab_size: text needs at least " + std::to_string(needed) +
+                              ", found " + std::to_string(vocabulary));
+  }
+  if (vocabulary > needed) {
+    std::cerr << "warning: text is read as bytes, and the model has " << vocabulary
+              << " tokens: it may know another tokenizer's\n";
+  }
 }
 
 /// Text and JSON lines become bytes as tokens, for a model with such a vocabulary.
@@ -61,11 +76,7 @@ struct DataSettings {
     return any_data(mora::TokenWindows<mora::TokenFile>(
         mora::TokenFile(file, {.type = type, .vocabulary = vocabulary}), windows));
   }
-  if (vocabulary < Bytes::vocabulary) {
-    throw mora::ArgumentError("vocab_size: text needs at least " +
-                              std::to_string(Bytes::vocabulary) + ", found " +
-                              std::to_string(vocabulary));
-  }
+  require_bytes(vocabulary);
   if (form == "text") {
     return any_data(mora::TokenWindows<std::vector<mora::Token>>(
         mora::read_text_tokens(file, Bytes()), windows));
@@ -76,6 +87,11 @@ struct DataSettings {
                                   .vocabulary = vocabulary});
   for (const mora::TextExample& example : mora::read_json_lines(file, settings.keys)) {
     examples.add(Bytes().encode(example.prompt), Bytes().encode(example.response));
+  }
+  if (examples.truncated() + examples.dropped() > 0) {
+    std::cerr << "warning: of " << examples.size() + examples.dropped() << " examples "
+              << examples.truncated() << " are cut and " << examples.dropped()
+              << " left out, as they are longer than --length " << settings.length << '\n';
   }
   if (examples.size() == 0) {
     throw mora::FormatError(file, "no prompt leaves room for a response in --length " +

@@ -146,6 +146,7 @@ class AnyAdapter {
           throw ShapeError(detail::concat("merge_rows: expected rows of ", adapter.out_features(),
                                           ", found ", rows.rows(), " from ", first, " on"));
         }
+        adapter.require_shapes();
         adapter.merge_rows(plan, first, rows);
       }
       const A& adapter;

@@ -68,7 +68,7 @@ class FullAdapter {
   }
   /// A bias where the frozen layer has one, and none where it has none.
   void require_base(const FrozenLinear<T>& base) const {
-    detail::require_size("bias, length (of the frozen layer's)", base.bias().size(),
+    detail::require_size("bias, length (as the frozen layer has)", base.bias().size(),
                          bias_.value.size());
   }
 

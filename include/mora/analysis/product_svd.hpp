@@ -24,8 +24,9 @@ struct ThinSvd {
 
 enum class SingularVectors { none, thin };
 
-/// A matrix as numbers of at most 1 and a power of two, which is exact: squares and products of
-/// finite numbers may be none.
+/// A matrix as numbers of at most 1 and a power of two: squares and products of finite numbers may
+/// be none. Exact, but for numbers beside which the largest is near 2^1022 times as large: those
+/// lose digits or vanish.
 struct Scaled {
   explicit Scaled(const Eigen::MatrixXd& matrix) {
     (void)std::frexp(largest_magnitude(matrix), &exponent);

@@ -67,6 +67,15 @@ void require_range(const char* what, Number value, Number minimum, Number limit)
   }
 }
 
+/// Throws ArgumentError unless minimum <= value <= maximum.
+template <class Number>
+void require_between(const char* what, Number value, Number minimum, Number maximum) {
+  if (!(value >= minimum && value <= maximum)) {
+    throw ArgumentError(
+        concat(what, ": expected ", minimum, " <= ", what, " <= ", maximum, ", found ", value));
+  }
+}
+
 /// Throws ArgumentError unless value >= minimum.
 template <class Integer>
 void require_at_least(const char* what, Integer minimum, Integer value) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "mora: needs Eigen 3.4.0 or later");
 #include <concepts>
 #include <functional>
 #include <span>
@@ -14,7 +15,6 @@
 
 namespace mora::inline MORA_ABI {
 
-static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "mora: needs Eigen 3.4.0 or later");
 static_assert(std::same_as<Index, Eigen::Index>,
               "mora: EIGEN_DEFAULT_DENSE_INDEX_TYPE has to be std::ptrdiff_t, Eigen's default");
 

@@ -224,7 +224,8 @@ class GroupSpread {
   }
   /// Throws ArgumentError for sizes below 1, or blocks whose numbers cannot be counted.
   GroupSpread(Index out, Index side, Index blocks)
-      : side_(side), groups_(detail::checked_features(out, side, blocks), side * blocks) {}
+      : side_(side),
+        groups_{detail::checked_features(out, side, blocks), side * blocks} {}  // in order
   [[nodiscard]] Index out_features() const { return groups_.features(); }
   [[nodiscard]] Index side() const { return side_; }
   [[nodiscard]] Index blocks() const { return groups_.groups() / side_; }

@@ -51,10 +51,10 @@ class AdamWRule {
         keep_square_(static_cast<T>(settings.beta2)),
         add_square_(static_cast<T>(1.0 - settings.beta2)),
         rate_(detail::coefficient<T>(
-            "learning_rate * factor",
+            "learning_rate * factor / (1 - beta1^step)",
             settings.learning_rate * factor / (1.0 - std::pow(settings.beta1, double(step))))),
         keep_weight_(
-            detail::coefficient<T>("learning_rate * factor * weight_decay",
+            detail::coefficient<T>("1 - learning_rate * factor * weight_decay",
                                    1.0 - settings.learning_rate * factor * settings.weight_decay)),
         root_(static_cast<T>(std::sqrt(1.0 - std::pow(settings.beta2, double(step))))),
         epsilon_(detail::coefficient<T>("epsilon", settings.epsilon)) {

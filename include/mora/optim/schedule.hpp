@@ -38,15 +38,6 @@ namespace detail {
   return minimum + (1.0 - minimum) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
 }
 
-/// Throws ArgumentError unless minimum <= value <= maximum.
-template <class Number>
-void require_between(const char* what, Number value, Number minimum, Number maximum) {
-  if (!(value >= minimum && value <= maximum)) {
-    throw ArgumentError(
-        concat(what, ": expected ", minimum, " <= ", what, " <= ", maximum, ", found ", value));
-  }
-}
-
 inline void require_warm_up(Index warm_up, Index steps) {
   require_at_least<Index>("steps", 1, steps);
   require_between<Index>("warm_up", warm_up, 0, steps);

@@ -41,8 +41,8 @@ class SgdRule {
         rate_(detail::coefficient<T>("learning_rate * factor", settings.learning_rate * factor)) {}
 
   /// Whether g^2 is finite, as for AdamW: a sum of such gradients is, over any momentum. (So is a
-  /// weight, and what decays of it, that is far from the largest number, unless a learning rate is
-  /// near it.)
+  /// weight, and what decays of it, that is far from the largest number, unless a learning rate or
+  /// decay is near it.)
   [[nodiscard]] static bool accepts(const detail::ConstNumbers<T>& g) {
     return detail::all_finite(g.square());
   }

@@ -24,7 +24,7 @@ template <class T>
 [[nodiscard]] T coefficient(const char* what, double value) {
   constexpr double largest{std::numeric_limits<T>::max()};
   if (!(std::abs(value) <= largest)) {
-    throw ArgumentError(concat(what, ": expected at most ", largest, ", found ", value));
+    throw ArgumentError(concat(what, ": expected at most ", largest, " in size, found ", value));
   }
   return static_cast<T>(value);
 }

@@ -33,8 +33,8 @@ struct TrainSettings {
     detail::require_range("clip_norm", clip_norm, 0.0, std::numeric_limits<double>::infinity());
     detail::require_at_least<Index>("skips_allowed", 0, skips_allowed);
     detail::require_at_least<Index>("evaluate_every", 0, evaluate_every);
-    detail::require_range<Index>("start.step", start.step, 0, steps + 1);
-    detail::require_range<Index>("start.skipped", start.skipped, 0, start.step + 1);
+    detail::require_between<Index>("start.step", start.step, 0, steps);
+    detail::require_between<Index>("start.skipped", start.skipped, 0, start.step);
     detail::require_at_least<Index>("start.targets", 0, start.targets);
   }
 };

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/adapters/full.hpp"
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
@@ -102,12 +103,10 @@ class TensorMerge {
       tensor.require_shape({rows, cols});
     }
     tensor.require_float();
-    for (const auto& parameter : adapter.adapter.parameters()) {
-      if (parameter.name == "bias") {
-        throw ArgumentError(concat(adapter.module,
-                                   ": merging into a folder is for weights; found a "
-                                   "bias that trained"));
-      }
+    const auto* const full = adapter.adapter.template get_if<FullAdapter<T>>();
+    if (full && full->bias().value.size() != 0) {
+      throw ArgumentError(
+          concat(adapter.module, ": merging into a folder is for weights, and it has a bias"));
     }
   }
 
