@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <mora/optim/adamw.hpp>
 #include <mora/optim/sgd.hpp>
 #include <mora/train/callbacks/history.hpp>
@@ -500,7 +501,9 @@ TYPED_TEST(Train, RefusesSettingsOutOfRange) {
   }
   refused({.steps = 1, .skips_allowed = -1}, {"skips_allowed", "found -1"});
   refused({.steps = 1, .evaluate_every = -1}, {"evaluate_every", "found -1"});
-  refused({.steps = 4, .start = {.step = 5}}, {"start.step", "< 5", "found 5"});
+  refused({.steps = 4, .start = {.step = 5}}, {"start.step", "<= 4", "found 5"});
+  refused({.steps = std::numeric_limits<Index>::max(), .start = {.step = -1}},
+          {"start.step", "found -1"});
   refused({.steps = 4, .start = {.step = -1}}, {"start.step", "found -1"});
   refused({.steps = 4, .start = {.step = 2, .skipped = 3}}, {"start.skipped", "found 3"});
   refused({.steps = 4, .start = {.targets = -1}}, {"start.targets", "found -1"});

@@ -3,6 +3,7 @@
 
 #include <Eigen/SparseCore>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -31,10 +32,14 @@ struct UpdatePiece {
   MatrixXd right;  // [cols, p]
 };
 
+/// An operator's map from z: D, or the adjoint of C. Behind one type, so that what follows is
+/// compiled once and not for every operator.
+using MapOfZ = std::function<void(std::span<const double> z, std::span<double> result)>;
+
 /// C^T or D as a sparse matrix [features, blocks * side], read off by applying the operator to unit
 /// vectors: the operator's concept needs nothing more for it.
-template <class Apply>
-[[nodiscard]] Eigen::SparseMatrix<double> columns_of(Index features, Index width, Apply&& apply) {
+[[nodiscard]] inline Eigen::SparseMatrix<double> columns_of(Index features, Index width,
+                                                            const MapOfZ& apply) {
   std::vector<Eigen::Triplet<double>> entries;
   std::vector<double> unit(static_cast<std::size_t>(width), 0.0);
   std::vector<double> column(static_cast<std::size_t>(features), 0.0);
@@ -146,24 +151,15 @@ template <Real T>
   return {std::move(piece)};
 }
 
-/// s D(M C): a piece for each set of blocks that touch each other, D's and M's part times C's. With
-/// rotation each whole block is such a set.
-template <Real T, class Op>
-[[nodiscard]] std::vector<UpdatePiece> update_pieces(const MoraAdapter<T, Op>& adapter,
-                                                     PieceForm form = PieceForm::exact) {
-  adapter.require_shapes();
-  const Index side = adapter.side();
-  const auto& c = adapter.compressor();
-  const auto& d = adapter.decompressor();
-  const auto inputs =
-      columns_of(c.in_features(), c.blocks() * side, [&](auto z, auto x) { c.add_adjoint(z, x); });
-  const auto outputs =
-      columns_of(d.out_features(), c.blocks() * side, [&](auto z, auto y) { d.add(z, y); });
-  BlockSets joined(c.blocks(), side);
+/// D(M C) from C^T, D and M: a piece for each set of blocks that touch each other, D's and M's part
+/// times C's. With rotation each whole block is such a set.
+[[nodiscard]] inline std::vector<UpdatePiece> mora_pieces(
+    const Eigen::SparseMatrix<double>& inputs, const Eigen::SparseMatrix<double>& outputs,
+    const MatrixXd& m, PieceForm form) {
+  const Index side = m.rows();
+  BlockSets joined(inputs.cols() / side, side);
   joined.join_columns(inputs);
   joined.join_columns(outputs);
-
-  const MatrixXd m = adapter.settings().scale * adapter.matrix().value.template cast<double>();
   std::vector<UpdatePiece> pieces;
   for (const std::vector<Index>& blocks : joined.sets()) {
     UpdatePiece piece;
@@ -176,6 +172,19 @@ template <Real T, class Op>
     pieces.push_back(std::move(piece));
   }
   return pieces;
+}
+
+template <Real T, class Op>
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const MoraAdapter<T, Op>& adapter,
+                                                     PieceForm form = PieceForm::exact) {
+  adapter.require_shapes();
+  const auto& c = adapter.compressor();
+  const auto& d = adapter.decompressor();
+  const Index width = c.blocks() * adapter.side();
+  return mora_pieces(
+      columns_of(c.in_features(), width, [&](auto z, auto x) { c.add_adjoint(z, x); }),
+      columns_of(d.out_features(), width, [&](auto z, auto y) { d.add(z, y); }),
+      adapter.settings().scale * adapter.matrix().value.template cast<double>(), form);
 }
 
 }  // namespace mora::inline MORA_ABI::detail
