@@ -124,25 +124,14 @@ struct AnySchedule {
 }
 
 /// All examples of a file, in order.
-class HeldOut {
- public:
-  HeldOut(const Options& o, Index vocabulary) {
-    mora::Batches<programs::TrainingData> source(
-        programs::read_data(*o.evaluation, vocabulary, o.form),
-        {.batch_size = o.batch, .shuffle = false});
-    for (Index i = 0; i < source.batches_per_epoch(); ++i) batches_.push_back(source.next());
-  }
-  [[nodiscard]] std::string_view name() const { return "held out"; }
-  [[nodiscard]] mora::LossSum evaluate(const Model& model) const {
-    return mora::evaluate(model, batches_);
-  }
-  void on_evaluation(const mora::EvaluationInfo& info) const {
-    std::cout << info.state.step << ',' << info.loss.mean() << '\n' << std::flush;
-  }
-
- private:
-  std::vector<mora::Batch> batches_;
-};
+[[nodiscard]] std::vector<mora::Batch> batches_of(const std::string& file, const Options& o,
+                                                  Index vocabulary) {
+  mora::Batches<programs::TrainingData> source(programs::read_data(file, vocabulary, o.form),
+                                               {.batch_size = o.batch, .shuffle = false});
+  std::vector<mora::Batch> all;
+  for (Index i = 0; i < source.batches_per_epoch(); ++i) all.push_back(source.next());
+  return all;
+}
 
 /// Leaves the rows up to a step in a log, for a run that goes on there. Returns whether there is a
 /// header.
@@ -243,8 +232,8 @@ void finetune(Options& o) {
   auto base = programs::language_model(o.model, o.seed);
   Model& model = base.model;
   const Index vocabulary = model.config().vocab_size;
-  std::optional<HeldOut> held_out;
-  if (o.evaluation) held_out.emplace(o, vocabulary);
+  std::vector<mora::Batch> held_out;
+  if (o.evaluation) held_out = batches_of(*o.evaluation, o, vocabulary);
   mora::Batches<programs::TrainingData> batches(programs::read_data(o.data, vocabulary, o.form),
                                                 {.batch_size = o.batch, .seed = o.seed});
   attach(model, o);
@@ -278,8 +267,10 @@ void finetune(Options& o) {
     (void)mora::train(model, optimizer, schedule, batches, o.train, more...,
                       mora::Progress(std::cerr), csv, checkpoints);
   };
-  if (held_out) {
-    run(*held_out);
+  if (o.evaluation) {
+    mora::EvaluateOn evaluation("held out", held_out);
+    mora::EvaluationCsvLog table(std::cout);
+    run(evaluation, table);
   } else {
     run();
   }

@@ -33,7 +33,7 @@ set(short --length 32 --batch 3 --steps 8 --warm-up 2 --seed 5)
 set(run finetune "${model}" "${out}/text.txt")
 set(options ${short} --dropout 0.1 --rank 2 --run "${out}/run" --every 4 --log "${out}/log.csv"
             --evaluate "${out}/text.txt" --evaluate-every 4)
-expect(0 "parameters train, 25 examples.*4,5.5.*8,5.5" ${run} "${out}/first" ${options})
+expect(0 "parameters train, 25 examples.*4,held out,5.5.*8,held out,5.5" ${run} "${out}/first" ${options})
 file(READ "${out}/log.csv" log)
 expect(1 "first: is there already; name" ${run} "${out}/first" ${options})
 expect(1 "ckpt-8: is there already; go on" ${run} "${out}/second" ${options})

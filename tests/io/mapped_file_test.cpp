@@ -145,7 +145,9 @@ TEST(MappedFile, MapsAFileOfATerabyte) {
   write_file(folder / "large", "begin");
   std::error_code error;
   std::filesystem::resize_file(folder / "large", std::uintmax_t{1} << 40, error);
-  if (error) GTEST_SKIP() << "no such file here: " << error.message();
+  // Some file systems have no files of that size; nothing else excuses.
+  if (error == std::errc::file_too_large) GTEST_SKIP() << "no such file here: " << error.message();
+  ASSERT_FALSE(error) << error.message();
   const MappedFile file(folder / "large");
   EXPECT_EQ(file.size(), mora::Index{1} << 40);
   EXPECT_EQ(file.text().substr(0, 6), std::string_view("begin\0", 6));
