@@ -15,6 +15,8 @@
 // ratio, fresh_ms of merge() into memory of its own and copy_ms of copying W into memory of its
 // own, on as many threads. product/<in>x<out>/tokens:<n> compares the library's driver of Eigen's
 // kernel (the frozen layer) with Eigen's own expression, the base there.
+// <pass>_small/<in>x<out>/tokens:<n>/<format> compares a frozen layer whose weight has 16 bits with
+// the one whose weight has 32, the base there.
 
 #include <benchmark/benchmark.h>
 
@@ -25,6 +27,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -214,6 +217,22 @@ void product(benchmark::State& state, Case c) {
       state, [&] { y.noalias() = x * weight.transpose(); }, [&] { frozen.forward(x, y); });
 }
 
+/// The frozen layer over F beside that over float: forward, or the gradient by its input.
+template <class F>
+void small_weight(benchmark::State& state, Case c, bool backward) {
+  const Matrix weight = random_matrix(c.out, c.in, 2);
+  const auto numbers = std::make_shared<std::vector<F>>(static_cast<std::size_t>(weight.size()));
+  mora::convert(std::span<const float>(weight.data(), numbers->size()), std::span<F>(*numbers));
+  const mora::FrozenLinear<float> wide(weight);
+  const mora::FrozenLinear<float> small(numbers->data(), c.out, c.in, numbers);
+  const Matrix x = random_matrix(c.tokens, backward ? c.out : c.in, 3);
+  Matrix y(c.tokens, backward ? c.in : c.out);
+  const auto run = [&](const mora::FrozenLinear<float>& layer) {
+    return [&] { backward ? layer.backward(x, y) : layer.forward(x, y); };
+  };
+  alternate(state, run(wide), run(small));
+}
+
 const std::vector<std::pair<Index, Index>> shapes = {
     {4096, 4096}, {4096, 11008}, {11008, 4096}, {768, 2560}};
 
@@ -230,6 +249,21 @@ void register_products() {
       const Case c{in, out, 0, tokens};
       register_case("product/" + name_of(in, out) + "/tokens:" + std::to_string(tokens),
                     [c](benchmark::State& state) { product(state, c); });
+    }
+  }
+}
+
+template <class F>
+void register_small_weights(const std::string& format) {
+  for (const auto& [in, out] : shapes) {
+    for (const Index tokens : {1, 8, 64, 256, 512, 2048}) {
+      const Case c{in, out, 0, tokens};
+      const std::string rest =
+          name_of(in, out) + "/tokens:" + std::to_string(tokens) + "/" + format;
+      for (const bool backward : {false, true}) {
+        register_case((backward ? "backward_small/" : "forward_small/") + rest,
+                      [=](benchmark::State& state) { small_weight<F>(state, c, backward); });
+      }
     }
   }
 }
@@ -257,6 +291,8 @@ void register_method(const Method& method) {
 
 int main(int argc, char** argv) {
   register_products();
+  register_small_weights<mora::BFloat16>("bf16");
+  register_small_weights<mora::Float16>("f16");
   experiment::for_each_method([]<class Method>(const Method& method) {
     if constexpr (!experiment::is_full<Method>) register_method(method);
   });

@@ -1,56 +1,109 @@
 // SPDX-License-Identifier: MIT
 //
-// Writes any adapter as a plain LoRA, or for llama.cpp:
+// Writes any adapter as a plain LoRA, for llama.cpp, or as MoRA of another operator:
 //
 //   adapter_convert ADAPTER OUT --to lora --base MODEL --rank 16
 //   adapter_convert ADAPTER adapter.gguf --to gguf --base MODEL
+//   adapter_convert ADAPTER OUT --to sharing --base MODEL --rank 8
 
+#include <cstdint>
+#include <filesystem>
 #include <iostream>
 #include <mora/io/peft/gguf_adapter.hpp>
 #include <mora/io/peft/lora_export.hpp>
+#include <mora/io/peft/mora_export.hpp>
 #include <mora/io/peft/save.hpp>
 #include <optional>
 #include <string>
+#include <variant>
+#include <vector>
 
 #include "programs/program.hpp"
+
+namespace {
+
+struct Options {
+  std::string adapter, out, form;
+  std::optional<std::string> base;
+  mora::LowRankSettings low_rank;
+  std::optional<std::uint64_t> seed;
+  bool transposed = false;
+};
+
+void print(const std::vector<mora::ExportedModule>& modules) {
+  std::cout << "module,rank,relative_error\n";
+  for (const mora::ExportedModule& module : modules) {
+    std::cout << module.module << ',' << module.rank << ',' << module.relative_error << '\n';
+  }
+}
+
+void write_mora(const Options& o, const mora::PeftFolder& folder, mora::PeftOperator op) {
+  if (o.low_rank.relative_error) {
+    throw mora::ArgumentError("--error is for --to lora and gguf; MoRA has --rank");
+  }
+  mora::MoraExportSettings settings{.op = op};
+  if (o.low_rank.rank) settings.rank = *o.low_rank.rank;
+  std::visit(
+      [&](auto& each) {
+        if constexpr (requires { each.seed; }) {
+          each.seed = o.seed.value_or(0);
+        } else if (o.seed) {
+          throw mora::ArgumentError("--seed is for random_sharing");
+        }
+      },
+      settings.op);
+  const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
+  const auto exported = mora::export_mora(adapters, settings);
+  mora::save_peft(exported.adapters, o.out, {.dtype = mora::Dtype::f32});
+  print(exported.modules);
+}
+
+void write_lora(const Options& o, const mora::PeftFolder& folder) {
+  const bool gguf = o.form == "gguf";
+  if (gguf && !o.base) throw mora::ArgumentError("--to gguf needs --base");
+  if (o.seed) throw mora::ArgumentError("--seed is for random_sharing");
+  const auto adapters = folder.adapters<float>(programs::shapes_of(folder, o.base));
+  const auto exported = mora::export_lora(adapters, o.low_rank);
+  if (gguf) {
+    mora::save_gguf_adapter(
+        exported.adapters,
+        mora::read_llama_config(std::filesystem::path(*o.base) / "config.json").config, o.out);
+  } else {
+    mora::save_peft(exported.adapters, o.out);
+  }
+  print(exported.modules);
+}
+
+}  // namespace
 
 int main(int count, char** arguments) {
   CLI::App app(
       "Writes a PEFT adapter (LoRA or MoRA) in another form. Without --rank and --error a plain "
-      "LoRA "
-      "has the same update: rank r^ for truncation and sharing, but as much as the weight itself "
-      "for "
-      "rotation. Prints each module's rank and relative error.",
+      "LoRA has the same update: rank r^ for truncation and sharing, but as much as the weight "
+      "itself for rotation. MoRA of another operator has the nearest update, which as a rule is "
+      "far away: look at the errors. Prints each module's rank and relative error.",
       "adapter_convert");
-  std::string adapter, out, form;
-  std::optional<std::string> base;
-  mora::LowRankSettings settings;
-  bool transposed = false;
-  app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
-  app.add_option("out", out, "Folder, or a file for GGUF")->required();
-  app.add_option("--to", form, "lora: a PEFT folder that every reader knows; gguf: for llama.cpp")
-      ->required()
-      ->check(CLI::IsMember({"lora", "gguf"}));
-  app.add_option("--base", base, "Folder with the model's config.json; needed for MoRA and GGUF");
-  app.add_option("--rank", settings.rank, "At most this rank");
-  app.add_option("--error", settings.relative_error, "The smallest rank with this relative error");
-  app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
+  Options o;
+  app.add_option("adapter", o.adapter, "Folder with adapter_config.json")->required();
+  app.add_option("out", o.out, "Folder, or a file for GGUF")->required();
+  app.add_option("--to", o.form,
+                 "lora: a PEFT folder that every reader knows; gguf: for llama.cpp; rotation, "
+                 "covering_rotation, sharing, random_sharing, adjacent_sharing, truncation, "
+                 "decoupling, ...: MoRA")
+      ->required();
+  app.add_option("--base", o.base, "Folder with the model's config.json; needed for MoRA and GGUF");
+  app.add_option("--rank", o.low_rank.rank, "At most this rank; MoRA's r, else 8");
+  app.add_option("--error", o.low_rank.relative_error,
+                 "The smallest rank with this relative error");
+  app.add_option("--seed", o.seed, "Of random_sharing; else 0");
+  app.add_flag("--transposed", o.transposed, "The adapter is a MoRA of PaddleNLP");
   return programs::run(app, count, arguments, [&] {
-    if (form == "gguf" && !base) throw mora::ArgumentError("--to gguf needs --base");
-    const mora::PeftFolder folder(adapter, {.transposed = transposed});
+    const auto op = mora::peft_operator(o.form);
+    if (!op && o.form != "lora" && o.form != "gguf") {
+      throw mora::ArgumentError("--to: expected lora, gguf or an operator, found " + o.form);
+    }
+    const mora::PeftFolder folder(o.adapter, {.transposed = o.transposed});
     programs::print_warnings(folder.warnings());
-    const auto shapes = programs::shapes_of(folder, base);
-    const auto exported = mora::export_lora(folder.adapters<float>(shapes), settings);
-    if (form == "gguf") {
-      mora::save_gguf_adapter(
-          exported.adapters,
-          mora::read_llama_config(std::filesystem::path(*base) / "config.json").config, out);
-    } else {
-      mora::save_peft(exported.adapters, out);
-    }
-    std::cout << "module,rank,relative_error\n";
-    for (const mora::ExportedModule& module : exported.modules) {
-      std::cout << module.module << ',' << module.rank << ',' << module.relative_error << '\n';
-    }
+    op ? write_mora(o, folder, *op) : write_lora(o, folder);
   });
 }

@@ -46,7 +46,7 @@ struct Options {
   mora::AdamWSettings optimizer{.learning_rate = 3e-4};
   mora::TrainSettings train{.clip_norm = 1.0};
   std::uint64_t seed = 0;
-  bool resume = false;
+  bool resume = false, keep_small = false;
 };
 
 [[nodiscard]] bool is_lora(const Options& o) { return o.method == "lora" || o.method == "rslora"; }
@@ -168,6 +168,7 @@ void require_new(const std::filesystem::path& folder) {
   for (const std::string& name : o.targets) targets += name + ' ';
   for (const std::string& key : o.form.keys.prompt) prompt += key + ' ';
   return {{"model", o.model},
+          {"weights", o.keep_small ? "as stored" : "float32"},
           {"data", o.data},
           {"bytes", text(std::filesystem::file_size(o.data))},
           {"form", o.form.form.value_or("by name")},
@@ -229,7 +230,7 @@ void finetune(Options& o) {
   require_new(o.out);
   if (o.merged) require_new(*o.merged);
 
-  auto base = programs::language_model(o.model, o.seed);
+  auto base = programs::language_model(o.model, o.seed, o.keep_small);
   Model& model = base.model;
   const Index vocabulary = model.config().vocab_size;
   std::vector<mora::Batch> held_out;
@@ -337,6 +338,8 @@ int main(int count, char** arguments) {
   app.add_option("--clip", o.train.clip_norm, "Norm of all gradients; 0: never")
       ->capture_default_str();
   app.add_option("--seed", o.seed)->capture_default_str();
+
+  programs::add_keep_small(app, o.keep_small);
 
   CLI::Option* const run = app.add_option("--run", o.run, "Folder for checkpoints");
   app.add_option("--every", o.every, "Steps between checkpoints")->capture_default_str();

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <utility>
 
-#include "capacity/least_squares.hpp"
 #include "experiment/methods.hpp"
+#include "mora/analysis/nearest_mora.hpp"
 #include "mora/analysis/singular_values.hpp"
 
 namespace capacity {
@@ -77,12 +77,10 @@ void Approximate::measure(const Method& method, ApproximationRow& row) const {
       const Index rest = std::max<Index>(0, size_ - row.lora_rank);
       row.errors.push_back(values.tail(rest).norm() / values.norm());
     } else {
-      mora::Matrix<double> zero(size_, size_);
-      zero.setZero();
-      Layer layer(mora::FrozenLinear<double>(std::move(zero)),
-                  method.settings(row.lora_rank, number));
-      row.parameters = mora::parameter_count(layer);
-      row.errors.push_back(least_squares_error(layer, target.matrix));
+      const auto nearest = mora::nearest_mora(mora::MatrixView<double>(target.matrix),
+                                              method.settings(row.lora_rank, number));
+      row.parameters = mora::parameter_count(nearest.adapter);
+      row.errors.push_back(nearest.relative_error);
     }
   }
   row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

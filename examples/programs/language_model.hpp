@@ -16,7 +16,7 @@ struct LanguageModel {
 
 /// A Hugging Face folder, or a config.json alone: random weights from the seed then.
 [[nodiscard]] inline LanguageModel language_model(const std::filesystem::path& path,
-                                                  std::uint64_t seed) {
+                                                  std::uint64_t seed, bool keep_small) {
   if (std::filesystem::is_regular_file(path)) {
     const mora::LlamaConfigFile file = mora::read_llama_config(path);
     print_warnings(file.warnings);
@@ -25,7 +25,13 @@ struct LanguageModel {
   }
   const mora::LlamaFolder folder(path);
   print_warnings(folder.warnings());
-  return {folder.model<float>(), folder.config_file().eos_token_id};
+  const auto small = keep_small ? mora::SmallWeights::keep : mora::SmallWeights::widen;
+  return {folder.model<float>(small), folder.config_file().eos_token_id};
+}
+
+inline void add_keep_small(CLI::App& app, bool& keep_small) {
+  app.add_flag("--keep-small", keep_small,
+               "Leave F16 and BF16 weights as they are in the file: half the memory");
 }
 
 }  // namespace programs

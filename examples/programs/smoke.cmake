@@ -35,9 +35,15 @@ expect(1 "merged: is there already" adapter_merge "${base}" "${adapter}" "${out}
 expect(1 "--to gguf needs --base" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf)
 expect(0 "down_proj,4,0" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf --base "${base}")
 expect(1 "relative_error" adapter_convert "${adapter}" "${out}/y" --to lora --error 2)
-expect(2 "--to" adapter_convert "${adapter}" "${out}/y" --to pytorch)
+expect(1 "--to: .*found pytorch" adapter_convert "${adapter}" "${out}/y" --to pytorch)
+expect(0 "down_proj,2,0\\.[0-9]+" adapter_convert "${adapter}" "${out}/sharing" --to sharing --rank 2
+       --base "${base}")
+expect(0 "q_proj,MoRA[^\n]*,16,16,64," adapter_info "${out}/sharing" --base "${base}")
+expect(1 "--seed is for random_sharing" adapter_convert "${adapter}" "${out}/y" --to rotation
+       --seed 1)
+expect(1 "--error is for" adapter_convert "${adapter}" "${out}/y" --to rotation --error 0.1)
 file(GLOB found RELATIVE "${out}" "${out}/*")
 list(SORT found)
-if(NOT found STREQUAL "merged;small;values.csv;x.gguf")
-  message(FATAL_ERROR "expected merged, small, values.csv and x.gguf, found ${found}")
+if(NOT found STREQUAL "merged;sharing;small;values.csv;x.gguf")
+  message(FATAL_ERROR "expected merged, sharing, small, values.csv and x.gguf, found ${found}")
 endif()

@@ -9,6 +9,7 @@
 #include "mora/adapters/arithmetic.hpp"
 #include "mora/adapters/linear.hpp"
 #include "mora/analysis/budget.hpp"
+#include "mora/analysis/nearest_mora.hpp"
 #include "mora/analysis/spectrum.hpp"
 #include "mora/models/batch.hpp"
 #include "mora/models/llama/generate.hpp"

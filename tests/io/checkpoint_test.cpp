@@ -20,7 +20,7 @@
 #include "support/toy_model.hpp"
 
 /// \file
-/// Cases 157 and 159 to 163 of checkpoints, and resuming through them.
+/// Cases 157 and 159 to 164 of checkpoints, and resuming through them.
 
 namespace mora_tests {
 namespace {
@@ -188,13 +188,13 @@ TEST(Checkpoints, ArePrunedDownToWholeOnes) {
   EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-4", "ckpt-5"}));
 }
 
-// A process writes one checkpoint after another, keeps one, and is killed at some moment: the
-// newest whole one is of one step in all its files, and no step that the process has reported is
-// lost.
-TEST(Checkpoints, SurviveKills) {
+// A process writes one checkpoint after another, keeps one, and is ended at some moment by a
+// signal: the newest whole one is of one step in all its files, and no step that the process has
+// reported is lost.
+void expect_to_survive(int signal, int kills) {
   const TemporaryFolder folder;
   Random random(1);
-  for (int kill = 0; kill < 300; ++kill) {
+  for (int kill = 0; kill < kills; ++kill) {
     std::array<int, 2> pipe{};
     ASSERT_EQ(::pipe(pipe.data()), 0);
     const Index before = newest_step(folder.where());
@@ -213,7 +213,7 @@ TEST(Checkpoints, SurviveKills) {
     Index reported = before;
     ASSERT_EQ(::read(pipe[0], &reported, sizeof reported), static_cast<ssize_t>(sizeof reported));
     ::usleep(static_cast<useconds_t>(random.generator()() % 20'000));
-    ASSERT_EQ(::kill(child, SIGKILL), 0);
+    ASSERT_EQ(::kill(child, signal), 0);
     ASSERT_EQ(::waitpid(child, nullptr, 0), child);
     while (::read(pipe[0], &reported, sizeof reported) == sizeof reported) {
     }
@@ -228,6 +228,11 @@ TEST(Checkpoints, SurviveKills) {
   mora::remove_leftovers(folder.where());
   mora::prune_checkpoints(folder.where(), 1);
   EXPECT_EQ(folder.names().size(), 1u);
+}
+
+TEST(Checkpoints, SurviveKills) { expect_to_survive(SIGKILL, 300); }
+TEST(Checkpoints, SurviveSignals) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) expect_to_survive(signal, 50);
 }
 
 [[nodiscard]] std::string bytes_of(const mora::Matrix<double>& matrix) {

@@ -21,6 +21,7 @@ namespace {
 
 using mora::Dtype;
 using mora::LlamaFolder;
+using mora::Matrix;
 
 /// A copy of a folder that may be changed.
 class ChangedFolder : public testing::Test {
@@ -100,6 +101,55 @@ TEST_P(StoredLlama, IsSavedAsItWas) {
     EXPECT_EQ(found.info(), tensor.info());
     EXPECT_TRUE(std::ranges::equal(found.bytes(), tensor.bytes())) << tensor.name();
   }
+}
+
+TEST_P(StoredLlama, KeepsSmallWeightsWhereItIsAskedTo) {
+  const LlamaFolder folder(stored_llama(GetParam()));
+  const bool small = folder.tensors().tensors().front().dtype() != Dtype::f32;
+  const auto wide = folder.model<float>();
+  auto kept = folder.model<float>(mora::SmallWeights::keep);
+  for (std::size_t i = 0; i < kept.tensors().size(); ++i) {
+    const bool vector = kept.tensors()[i].vector;
+    EXPECT_EQ(kept.weights()[i].weight_bits(), small && !vector ? 16 : 32);
+    EXPECT_TRUE(same_bits(kept.weights()[i].read_weight(), wide.weights()[i].read_weight()));
+  }
+  mora::Batch batch;
+  batch.tokens = {1, 5, 2, 9, 3};
+  batch.targets = {5, 2, 9, 3, 1};
+  batch.starts = {0, 5};
+  EXPECT_TRUE(same_bits(kept.logits(batch), wide.logits(batch)));
+
+  const TemporaryFolder target;
+  const Dtype dtype = folder.tensors().tensors().front().dtype();
+  mora::save_llama(kept, target.where(), {.dtype = dtype});
+  const LlamaFolder again(target.where());
+  for (const mora::StoredTensor& tensor : folder.tensors().tensors()) {
+    EXPECT_TRUE(std::ranges::equal(again.tensors().tensor(tensor.name()).bytes(), tensor.bytes()));
+  }
+}
+
+TEST(LlamaFolders, TrainAdaptersOnSmallWeights) {
+  const LlamaFolder folder(stored_llama("tied_bf16_shards"));
+  mora::Batch batch;
+  batch.tokens = {1, 5, 2, 9, 3};
+  batch.targets = {5, 2, 9, 3, 1};
+  batch.starts = {0, 5};
+  const auto trained = [&](mora::SmallWeights small) {
+    auto model = folder.model<double>(small);
+    mora::SplitMix64 generator(7);
+    model.attach("all", mora::LoraSettings{.rank = 2}, {.all_linear = true}, generator);
+    model.attach("all", mora::FullSettings{}, {.modules = {"embed_tokens", "norm"}});
+    (void)model.accumulate_gradients(batch, 0.25);
+    std::vector<Matrix<double>> gradients;
+    model.visit_parameters(
+        [&](std::string_view, const auto& p) { gradients.push_back(p.gradient); });
+    EXPECT_TRUE(model.merge());
+    return gradients;
+  };
+  const auto kept = trained(mora::SmallWeights::keep);
+  const auto wide = trained(mora::SmallWeights::widen);
+  ASSERT_EQ(kept.size(), wide.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(same_bits(kept[i], wide[i]));
 }
 
 TEST(LlamaFolders, AreWrittenAsTransformersWritesThem) {

@@ -25,6 +25,9 @@ inline constexpr double difference_tolerance = 1e-6;
 inline constexpr double model_difference_step = 5e-5;
 inline constexpr double model_difference_tolerance = 1e-7;
 
+/// Conjugate gradients on the normal equations stop at a slope 1e-10 times the first one.
+inline constexpr double least_squares_tolerance = 1e-8;
+
 /// Attention with scores of some tens: the exponential of a rounded number is that number times as
 /// wrong.
 template <class T>

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
+#include <variant>
 
 #include "mora/adapters/side.hpp"
 #include "mora/core/matrix.hpp"
 #include "mora/core/product.hpp"
+#include "mora/core/small_product.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -18,6 +22,9 @@ namespace mora::inline MORA_ABI {
 /// - `FrozenLinear<float>(matrix)`, a Map or a Block: the caller, who keeps the memory alive and in
 ///   place for as long as a handle exists (as with std::span);
 /// - `FrozenLinear<float>(data, out, in, owner)`: whatever `owner` keeps alive, a mapped file say.
+///   `data` may be Float16 or BFloat16: half the memory. Products widen the numbers a block at a
+///   time, exactly, and compute in T: at most some percent slower for many tokens, and faster for
+///   one, where reading the weight is what takes time.
 ///
 /// The weight may hold any numbers, NaN among them. Throws ShapeError for sizes below 1 or beyond
 /// memory, or a bias of another length than out. Column-major weights do not compile: the transpose
@@ -59,8 +66,13 @@ class FrozenLinear {
   template <class Derived>
   FrozenLinear(const Eigen::PlainObjectBase<Derived>&& weight, RowVector<T> bias = {}) = delete;
 
-  /// Reads [out, in] numbers at `data`, kept alive by `owner`; any alignment of T.
+  /// Reads [out, in] numbers at `data`, kept alive by `owner`; any alignment of their type.
   FrozenLinear(const T* data, Index out_features, Index in_features,
+               std::shared_ptr<const void> owner, RowVector<T> bias = {}) {
+    bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
+  }
+  template <HalfFloat F>
+  FrozenLinear(const F* data, Index out_features, Index in_features,
                std::shared_ptr<const void> owner, RowVector<T> bias = {}) {
     bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
   }
@@ -78,12 +90,52 @@ class FrozenLinear {
 
   /// How many handles are copies of one another, this one among them. Handles that were made apart
   /// from one matrix of the caller's do not know of each other.
-  [[nodiscard]] long use_count() const { return data_.use_count(); }
+  [[nodiscard]] long use_count() const { return owner_.use_count(); }
 
-  /// W [out, in]. Throws StateError for a handle that was moved from.
+  /// How many bits a number of the weight takes: 16, 32 or 64.
+  [[nodiscard]] int weight_bits() const {
+    return std::visit([](const auto* data) { return int(8 * sizeof *data); }, data_);
+  }
+  /// Whether the weight's numbers are T, so that weight() can show them.
+  [[nodiscard]] bool has_weight_in_place() const { return std::holds_alternative<const T*>(data_); }
+
+  /// W [out, in], in place. Throws StateError for a handle that was moved from, and for a weight of
+  /// 16 bits: read_weight copies any.
   [[nodiscard]] ConstMap<T> weight() const {
-    if (!data_) throw StateError("layer: used after it was moved from");
-    return {data_.get(), out_, in_, Eigen::OuterStride<>(stride_)};
+    require_usable();
+    if (!has_weight_in_place()) {
+      throw StateError(detail::concat("weight: its numbers have ", weight_bits(), " bits, not ",
+                                      8 * sizeof(T), "; copy them with read_weight"));
+    }
+    return map();
+  }
+
+  /// rows [count, in] = rows [first, first + count) of W. Throws ShapeError for rows that W does
+  /// not have, StateError as above.
+  void read_weight(Index first, MutableView<T> rows) const {
+    require_usable();
+    detail::require_size("read_weight, columns (in_features)", in_, rows.cols());
+    if (first < 0 || rows.rows() > out_ - first) {
+      throw ShapeError(detail::concat("read_weight: expected rows of ", out_, ", found ",
+                                      rows.rows(), " from ", first, " on"));
+    }
+    read_rows(first, detail::map_of(rows));
+  }
+  /// All of W.
+  [[nodiscard]] Matrix<T> read_weight() const {
+    require_usable();
+    Matrix<T> copy(out_, in_);
+    read_rows(0, detail::map_of(copy));
+    return copy;
+  }
+
+  /// Throws StateError for a handle that was moved from.
+  void require_usable() const {
+    if (!owner_) throw StateError("layer: used after it was moved from");
+  }
+  /// Throws ArgumentError naming `what` for a result that overlaps the weight.
+  void require_disjoint(const char* what, const MutableMap<T>& result) const {
+    if (has_weight_in_place()) detail::require_disjoint(what, detail::as_const(result), map());
   }
 
   /// Y [tokens, out] = X W^T + b. tokens in out multiply-adds. Throws ShapeError for other shapes,
@@ -103,25 +155,72 @@ class FrozenLinear {
   }
   void backward(const MatrixView<T>& dy, MutableView<T> dx) const;
 
+  /// \name For arguments that were checked.
+  /// @{
+
+  /// rows = rows [first, ...) of W.
+  void read_rows(Index first, MutableMap<T> rows) const {
+    visit_weight([&](const auto& w) {
+      if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
+        rows = detail::rows_of(w, first, rows.rows());
+      } else {
+        detail::widen_block(w, first, 0, rows);
+      }
+    });
+  }
+  /// c += a op(W).
+  template <detail::Operand Op>
+  void add_product_to(MutableMap<T> c, const ConstMap<T>& a) const {
+    visit_weight([&](const auto& w) {
+      if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
+        detail::add_product<detail::Operand::plain, Op, T>(c, T(1), a, w);
+      } else {
+        detail::add_small_product<Op>(c, a, w);
+      }
+    });
+  }
+
+  /// @}
+
  private:
-  void bind(const T* data, Index out, Index in, Index stride, std::shared_ptr<const void> owner,
-            RowVector<T> bias) {
+  template <class Number>
+  void bind(const Number* data, Index out, Index in, Index stride,
+            std::shared_ptr<const void> owner, RowVector<T> bias) {
     detail::require_features(in, out);
     if (data == nullptr) throw ArgumentError("weight: the pointer is null");
-    if (const auto over = reinterpret_cast<std::uintptr_t>(data) % alignof(T); over != 0) {
+    if (const auto over = reinterpret_cast<std::uintptr_t>(data) % alignof(Number); over != 0) {
       throw ArgumentError(detail::concat("weight: expected an address that is a multiple of ",
-                                         alignof(T), ", found one that is ", over, " beyond"));
+                                         alignof(Number), ", found one that is ", over, " beyond"));
     }
     if (bias.size() != 0) detail::require_size("bias, length (out_features)", out, bias.size());
     // With an own count, of the handles: who else holds the owner is not one.
-    data_ = std::shared_ptr<const T>(data, [kept = std::move(owner)](const T*) {});
+    owner_ = std::shared_ptr<const void>(data, [kept = std::move(owner)](const void*) {});
+    data_ = data;
     out_ = out;
     in_ = in;
     stride_ = stride;
     bias_ = std::move(bias);
   }
 
-  std::shared_ptr<const T> data_;
+  /// Calls `f` with the weight: a ConstMap<T>, or a SmallMatrix of its numbers.
+  template <class F>
+  void visit_weight(const F& f) const {
+    std::visit(
+        [&]<class Number>(const Number* data) {
+          if constexpr (std::same_as<Number, T>) {
+            f(map());
+          } else {
+            f(detail::SmallMatrix<Number>{data, out_, in_, stride_});
+          }
+        },
+        data_);
+  }
+  [[nodiscard]] ConstMap<T> map() const {
+    return {std::get<const T*>(data_), out_, in_, Eigen::OuterStride<>(stride_)};
+  }
+
+  std::shared_ptr<const void> owner_;  // null: moved from
+  std::variant<const T*, const Float16*, const BFloat16*> data_;
   Index out_ = 0;
   Index in_ = 0;
   Index stride_ = 0;
@@ -136,33 +235,33 @@ namespace detail {
 template <class T>
 void add_frozen_forward(const FrozenLinear<T>& layer, const ConstMap<T>& x, MutableMap<T> y) {
   if (layer.bias().size() != 0) y.rowwise() += layer.bias();
-  add_product<Operand::plain, Operand::transposed, T>(y, T(1), x, layer.weight());
+  layer.template add_product_to<Operand::transposed>(y, x);
 }
 
 /// dx += dy W.
 template <class T>
 void add_frozen_backward(const FrozenLinear<T>& layer, const ConstMap<T>& dy, MutableMap<T> dx) {
-  add_product<Operand::plain, Operand::plain, T>(dx, T(1), dy, layer.weight());
+  layer.template add_product_to<Operand::plain>(dx, dy);
 }
 
 }  // namespace detail
 
 template <Real T>
 void FrozenLinear<T>::forward(const MatrixView<T>& x, MutableView<T> y) const {
-  const ConstMap<T> w = weight();
+  require_usable();
   detail::require_size("forward, columns of x (in_features)", in_, x.cols());
   MutableMap<T> result = detail::checked_result<T>(y, x.rows(), out_, x);
-  detail::require_disjoint("result", detail::as_const(result), w);
+  require_disjoint("result", result);
   result.setZero();
   detail::add_frozen_forward<T>(*this, x, result);
 }
 
 template <Real T>
 void FrozenLinear<T>::backward(const MatrixView<T>& dy, MutableView<T> dx) const {
-  const ConstMap<T> w = weight();
+  require_usable();
   detail::require_size("backward, columns of dy (out_features)", out_, dy.cols());
   MutableMap<T> result = detail::checked_result<T>(dx, dy.rows(), in_, dy);
-  detail::require_disjoint("result", detail::as_const(result), w);
+  require_disjoint("result", result);
   result.setZero();
   detail::add_frozen_backward<T>(*this, dy, result);
 }

@@ -32,7 +32,7 @@ class FullAdapter {
 
   /// Copies of the weight and of the bias. Throws StateError for a handle that was moved from.
   explicit FullAdapter(const FrozenLinear<T>& base, const Settings& = {}) {
-    weight_.value = base.weight();
+    weight_.value = base.read_weight();
     bias_.value = base.bias();
   }
   FullAdapter(const FullAdapter&) = default;

@@ -205,10 +205,8 @@ class AdaptedLinear {
     detail::require_size("merge_into, rows (out_features)", out_features(), target.rows());
     detail::require_size("merge_into, columns (in_features)", in_features(), target.cols());
     detail::require_rows_apart("merge_into", target);
-    const ConstMap<Scalar> w = base_.weight();
-    const bool in_place =
-        target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
-    if (!in_place) detail::require_disjoint("merge_into", detail::as_const(target), w);
+    const bool in_place = is_the_frozen_weight(target);
+    if (!in_place) base_.require_disjoint("merge_into", target);
     if (in_place && shared == SharedWeight::refuse && base_.use_count() > 1) {
       throw StateError(detail::concat("merge_into: the frozen weight has ", base_.use_count() - 1,
                                       " other handles, which would see the merged one; pass "
@@ -217,7 +215,7 @@ class AdaptedLinear {
     require_disjoint_from_parameters("merge_into", target);
     RowVector<Scalar> bias = detail::merged_bias(adapter_, base_);
     std::optional<FrozenLinear<Scalar>> result;
-    if (in_place) result.emplace(w, std::move(bias));
+    if (in_place) result.emplace(base_.weight(), std::move(bias));
     detail::merge_in_place(adapter_, target);
     merged_ = std::move(result);
     merged_in_place_ = in_place;
@@ -244,7 +242,13 @@ class AdaptedLinear {
     }
   }
 
-  void require_not_moved_from() const { (void)base_.weight(); }
+  void require_not_moved_from() const { base_.require_usable(); }
+
+  [[nodiscard]] bool is_the_frozen_weight(const MutableMap<Scalar>& target) const {
+    if (!base_.has_weight_in_place()) return false;
+    const ConstMap<Scalar> w = base_.weight();
+    return target.data() == w.data() && (target.outerStride() == w.outerStride() || w.rows() == 1);
+  }
 
   /// That nothing was moved from, and that the adapter still fits: it may be changed freely.
   void require_usable() const {
@@ -267,8 +271,8 @@ class AdaptedLinear {
   MutableMap<Scalar> checked_output(Output& output, Index rows, Index cols,
                                     const ConstMap<Scalar>& input) const {
     const MutableMap<Scalar> map = detail::checked_result(output, rows, cols, input);
-    detail::require_disjoint("result", detail::as_const(map), base_.weight());
-    if (merged_) detail::require_disjoint("result", detail::as_const(map), merged_->weight());
+    base_.require_disjoint("result", map);
+    if (merged_) merged_->require_disjoint("result", map);
     require_disjoint_from_parameters("result", map);
     return map;
   }

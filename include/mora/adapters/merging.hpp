@@ -68,11 +68,10 @@ template <Adapter A>
   const Index in = base.in_features();
   const auto memory = allocate_large<T>(out * in);
   const MutableMap<T> weight(memory.get(), out, in, Eigen::OuterStride<>(in));
-  const ConstMap<T> w = base.weight();
   const auto plan = adapter.plan_merge();
   for_each_weight_chunk(out, in, [&](Index first, Index count) {
     MutableMap<T> rows = rows_of(weight, first, count);
-    rows = rows_of(w, first, count);
+    base.read_rows(first, rows);
     adapter.merge_rows(plan, first, rows);
     require_finite_rows(first, rows);
   });
@@ -130,7 +129,6 @@ template <Adapter A>
     const A& adapter, const FrozenLinear<typename A::Scalar>& base) {
   using T = typename A::Scalar;
   Matrix<T> delta(base.out_features(), base.in_features());
-  const ConstMap<T> w = base.weight();
   const auto plan = adapter.plan_merge();
   for_each_weight_chunk(delta.rows(), delta.cols(), [&](Index first, Index count) {
     MutableMap<T> rows = rows_of(map_of(delta), first, count);
@@ -138,9 +136,11 @@ template <Adapter A>
       rows.setZero();
       adapter.merge_rows(plan, first, rows);
     } else {
-      rows = rows_of(w, first, count);
+      MutableMap<T> frozen = scratch<T, TrialRows>(count, delta.cols());
+      base.read_rows(first, frozen);
+      rows = frozen;
       adapter.merge_rows(plan, first, rows);
-      rows -= rows_of(w, first, count);
+      rows -= frozen;
     }
   });
   return delta;

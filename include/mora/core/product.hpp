@@ -91,12 +91,13 @@ class ProductSplit {
   [[nodiscard]] bool by_columns() const { return by_columns_; }
   [[nodiscard]] Index size() const { return size_; }
   [[nodiscard]] Index piece() const { return piece_; }
+  [[nodiscard]] Index pieces() const { return (size_ + piece_ - 1) / piece_; }
+  /// How much of the depth is taken at a time.
+  [[nodiscard]] Index block_depth() const { return kc_; }
 
   /// Packing buffers of all pieces: the calling thread's, so that once they are there nothing can
   /// fail half-way.
-  [[nodiscard]] T* memory() const {
-    return scratch<T, PackedOperands>(packed_ * ((size_ + piece_ - 1) / piece_));
-  }
+  [[nodiscard]] T* memory() const { return scratch<T, PackedOperands>(packed_ * pieces()); }
   /// Those of the piece that begins at `first`, for a part [rows, cols] of the result.
   [[nodiscard]] Packing<T> packing(Index first, Index rows, Index cols, T* memory) const {
     return {std::min(cols, mc_), std::min(rows, nc_), kc_, memory + first / piece_ * packed_};

@@ -82,9 +82,9 @@ class StoredTensor {
   }
 
   /// All numbers: in place where the file has T at an aligned address, which costs nothing, else
-  /// converted into memory of their own. Numbers beyond T's become infinite; f64 to float rounds,
-  /// everything else is exact. Throws FormatError for a dtype that is not converted (is_float).
-  template <detail::WideFloat T>
+  /// converted into memory of their own, rounded once. Numbers beyond T's become infinite. Throws
+  /// FormatError for a dtype that is not converted (is_float).
+  template <detail::AnyFloat T>
   [[nodiscard]] SharedNumbers<T> numbers() const {
     const bool aligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % alignof(T) == 0;
     const auto count = static_cast<std::size_t>(size());
@@ -99,7 +99,7 @@ class StoredTensor {
 
   /// All numbers into memory of the caller's, converted like numbers(). Throws FormatError as that
   /// does, ShapeError for memory of another size.
-  template <detail::WideFloat T>
+  template <detail::AnyFloat T>
   void copy_to(std::span<T> numbers) const {
     require_float();
     detail::require_size("numbers", size(), std::ssize(numbers));

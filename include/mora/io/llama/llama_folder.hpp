@@ -29,6 +29,12 @@ namespace detail {
 
 }  // namespace detail
 
+/// What becomes of weights that a file has as F16 or BF16.
+enum class SmallWeights {
+  widen,  ///< Copies as T.
+  keep,   ///< In place, at half of float's memory; products widen them (see FrozenLinear).
+};
+
 /// A Hugging Face LLaMA folder that is read: config.json, and model.safetensors or shards with
 /// their index.
 ///
@@ -64,20 +70,32 @@ class LlamaFolder {
   [[nodiscard]] const std::vector<std::string>& warnings() const { return file_.warnings; }
 
   /// The model. Where a file has numbers of T at an aligned address they are used in place, and the
-  /// model keeps the file mapped; others are converted into memory of their own.
+  /// model keeps the file mapped; others are converted into memory of their own, but for those of
+  /// 16 bits that are to be kept.
   template <Real T>
-  [[nodiscard]] Llama<T> model() const {
+  [[nodiscard]] Llama<T> model(SmallWeights small = SmallWeights::widen) const {
     std::vector<FrozenLinear<T>> weights;
     weights.reserve(table_.size());
     for (const LlamaTensor& wanted : table_.all()) {
-      SharedNumbers<T> numbers = tensors_.tensor(wanted.name).template numbers<T>();
-      weights.emplace_back(numbers.values.data(), wanted.rows, wanted.cols,
-                           std::move(numbers.owner));
+      const Dtype dtype = tensors_.tensor(wanted.name).dtype();
+      if (small == SmallWeights::keep && dtype == Dtype::f16) {
+        weights.push_back(weight<T, Float16>(wanted));
+      } else if (small == SmallWeights::keep && dtype == Dtype::bf16) {
+        weights.push_back(weight<T, BFloat16>(wanted));
+      } else {
+        weights.push_back(weight<T, T>(wanted));
+      }
     }
     return Llama<T>(config(), std::move(weights));
   }
 
  private:
+  template <Real T, class Number>
+  [[nodiscard]] FrozenLinear<T> weight(const LlamaTensor& wanted) const {
+    SharedNumbers<Number> numbers = tensors_.tensor(wanted.name).template numbers<Number>();
+    return {numbers.values.data(), wanted.rows, wanted.cols, std::move(numbers.owner)};
+  }
+
   void warn_of_others() {
     std::set<std::string_view> known;
     for (const LlamaTensor& wanted : table_.all()) known.insert(wanted.name);
@@ -127,11 +145,11 @@ template <Real T>
 void save_llama(const Llama<T>& model, const std::filesystem::path& folder,
                 const LlamaSaveSettings& settings = {}) {
   std::vector<TensorInfo> infos;
-  std::map<std::string_view, ConstMap<T>> weights;
+  std::map<std::string_view, std::size_t> places;
   for (std::size_t place = 0; place < model.tensors().size(); ++place) {
     const LlamaTensor& tensor = model.tensors()[place];
     infos.push_back({tensor.name, settings.dtype, detail::stored_shape(tensor)});
-    weights.emplace(tensor.name, model.weights()[place].weight());
+    places.emplace(tensor.name, place);
   }
   const std::string config =
       llama_config_json({model.config(), settings.eos_token_id, {}}, settings.dtype);
@@ -141,10 +159,11 @@ void save_llama(const Llama<T>& model, const std::filesystem::path& folder,
   config_file.finish();
   ShardedWriter writer(folder, std::move(infos), {.max_shard_bytes = settings.max_shard_bytes});
   for (const TensorInfo& info : writer.tensors()) {
-    const ConstMap<T>& weight = weights.at(info.name);
-    for (Index row = 0; row < weight.rows(); ++row) {
-      writer.write(info.name, std::span<const T>(weight.data() + row * weight.outerStride(),
-                                                 static_cast<std::size_t>(weight.cols())));
+    const FrozenLinear<T>& weight = model.weights()[places.at(info.name)];
+    Matrix<T> row(1, weight.in_features());
+    for (Index i = 0; i < weight.out_features(); ++i) {
+      weight.read_weight(i, row);
+      writer.write(info.name, std::span<const T>(row.data(), static_cast<std::size_t>(row.size())));
     }
   }
   // So that an old config never describes the new weights: the folder has none in between.

@@ -2,38 +2,25 @@
 #pragma once
 
 #include <concepts>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/analysis/low_rank.hpp"
+#include "mora/io/peft/adapter_export.hpp"
 #include "mora/io/peft/visit_adapter.hpp"
 
 namespace mora::inline MORA_ABI {
-
-/// What became of one module.
-struct ExportedModule {
-  std::string module;
-  Index rank = 0;
-  double relative_error = 0.0;  ///< See LowRankUpdate.
-};
-
-template <Real T>
-struct LoraExport {
-  std::vector<NamedAdapter<T>> adapters;
-  std::vector<ExportedModule> modules;  ///< In the same order; without those that stay as they are.
-};
 
 /// MoRA and LoRA adapters as plain LoRA of scale 1, which every reader of PEFT folders knows; what
 /// is stored whole (FullAdapter) stays. Without settings nothing is lost but rounding: rank r̂ for
 /// truncation and any sharing. Throws as low_rank does, naming the module, and ArgumentError for an
 /// adapter of a type of the caller's.
 template <Real T>
-[[nodiscard]] LoraExport<T> export_lora(const std::vector<NamedAdapter<T>>& adapters,
-                                        const LowRankSettings& settings = {}) {
+[[nodiscard]] AdapterExport<T> export_lora(const std::vector<NamedAdapter<T>>& adapters,
+                                           const LowRankSettings& settings = {}) {
   settings.validate();
-  LoraExport<T> result;
+  AdapterExport<T> result;
   for (const NamedAdapter<T>& each : adapters) {
     const bool known = visit_adapter(each.adapter, [&]<class A>(const A& adapter) {
       if constexpr (std::same_as<A, FullAdapter<T>>) {

@@ -167,7 +167,7 @@ class LlamaAdapterSets {
         if (dropout > 0.0) throw no_dropout(tensor);
         TrainedTensor<T>& trained = set.trained[place].emplace();
         trained.name = tensor.name;
-        trained.parameter.value = weight.weight();
+        trained.parameter.value = weight.read_weight();
         return;
       }
       throw only_full(tensor);

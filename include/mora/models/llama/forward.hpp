@@ -181,9 +181,8 @@ class LlamaForward {
   }
 
   void embed(const Batch& batch, MutableMap<T> x) const {
-    const ConstMap<T> table = parts_.tensor(LlamaTensors::embedding());
     for (Index i = 0; i < x.rows(); ++i) {
-      x.row(i) = table.row(batch.tokens[static_cast<std::size_t>(i)]);
+      parts_.embed(batch.tokens[static_cast<std::size_t>(i)], rows_of(x, i, 1));
     }
   }
 

@@ -21,7 +21,7 @@ void head_logits(const LlamaParts<T>& parts, LlamaForward<T>& forward, const Con
   logits.setZero();
   const std::size_t place = parts.tensors.head();
   if (place == LlamaTensors::embedding()) {  // tied: it may be the copy that trains
-    add_product<Operand::plain, Operand::transposed, T>(logits, T(1), hidden, parts.tensor(place));
+    parts.template add_embedding_product<Operand::transposed>(logits, hidden);
   } else {
     forward.add_linear(place, hidden, logits, saved, first_row);
   }
@@ -70,8 +70,7 @@ LossSum head_loss(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const Bat
     dx.setZero();
     if (tied) {
       if (needs_hidden) {
-        add_product<Operand::plain, Operand::plain, T>(dx, T(1), as_const(logits),
-                                                       parts.tensor(place));
+        parts.template add_embedding_product<Operand::plain>(dx, as_const(logits));
       }
       if (set->trained[place]) {
         add_product<Operand::transposed, Operand::plain, T>(

@@ -33,15 +33,18 @@ class Llama {
   using Scalar = T;
   using Batch = mora::Batch;
 
-  /// Over given weights, in the order of LlamaTensors. Throws ShapeError naming the tensor whose
-  /// shape is another.
+  /// Over given weights, in the order of LlamaTensors. Weights of 16 bits stay as they are, but for
+  /// norms, which become T. Throws ShapeError naming the tensor whose shape is another.
   Llama(const LlamaConfig& config, std::vector<FrozenLinear<T>> weights)
       : config_(config), tensors_(config), weights_(std::move(weights)) {
     detail::require_size("weights, number of tensors", tensors_.size(), weights_.size());
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const LlamaTensor& tensor = tensors_[i];
-      const ConstMap<T> weight = weights_[i].weight();
-      detail::require_shape(tensor, weight.rows(), weight.cols());
+      weights_[i].require_usable();
+      detail::require_shape(tensor, weights_[i].out_features(), weights_[i].in_features());
+      if (tensor.vector && !weights_[i].has_weight_in_place()) {
+        weights_[i] = FrozenLinear<T>(weights_[i].read_weight());
+      }
     }
   }
 

@@ -8,6 +8,7 @@
 
 #include "mora/adapters/any_adapter.hpp"
 #include "mora/adapters/full.hpp"
+#include "mora/models/batch.hpp"
 #include "mora/models/layers/dropout.hpp"
 #include "mora/models/llama/tensors.hpp"
 
@@ -77,12 +78,34 @@ struct LlamaParts {
     return set && set->linear[place] ? &*set->linear[place] : nullptr;
   }
   [[nodiscard]] bool trains(std::size_t place) const { return set && set->trains(place); }
-  /// A norm's weight or the embedding: the copy that trains, if there is one.
-  [[nodiscard]] ConstMap<T> tensor(std::size_t place) const {
-    if (set && set->trained[place]) return map_of(set->trained[place]->parameter.value);
-    return weights[place].weight();
+  /// The copy of a norm's weight or of the embedding that trains, or null.
+  [[nodiscard]] const Matrix<T>* trained(std::size_t place) const {
+    return set && set->trained[place] ? &set->trained[place]->parameter.value : nullptr;
   }
-  [[nodiscard]] const T* vector(std::size_t place) const { return tensor(place).data(); }
+  /// A norm's weight.
+  [[nodiscard]] const T* vector(std::size_t place) const {
+    const Matrix<T>* const own = trained(place);
+    return own ? own->data() : weights[place].weight().data();
+  }
+  /// x = row `token` of the embedding.
+  void embed(Token token, MutableMap<T> x) const {
+    constexpr std::size_t place = LlamaTensors::embedding();
+    if (const Matrix<T>* const own = trained(place)) {
+      x = own->row(token);
+    } else {
+      weights[place].read_rows(token, x);
+    }
+  }
+  /// c += a op(E), E the embedding.
+  template <Operand Op>
+  void add_embedding_product(MutableMap<T> c, const ConstMap<T>& a) const {
+    constexpr std::size_t place = LlamaTensors::embedding();
+    if (const Matrix<T>* const own = trained(place)) {
+      add_product<Operand::plain, Op, T>(c, T(1), a, map_of(*own));
+    } else {
+      weights[place].template add_product_to<Op>(c, a);
+    }
+  }
 };
 
 /// Which gradients a backward pass has to compute: no others are.
