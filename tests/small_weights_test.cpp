@@ -85,6 +85,37 @@ TYPED_TEST(SmallWeights, GiveTheSumsOfTheWidenedWeightBitForBit) {
   }
 }
 
+/// As on a processor with small caches, so that products are cut into many blocks.
+class SmallCaches {
+ public:
+  SmallCaches() { Eigen::setCpuCacheSizes(2048, 8192, 16384); }
+  SmallCaches(const SmallCaches&) = delete;
+  SmallCaches& operator=(const SmallCaches&) = delete;
+  ~SmallCaches() { Eigen::setCpuCacheSizes(first_, second_, last_); }
+
+ private:
+  std::ptrdiff_t first_ = Eigen::l1CacheSize();
+  std::ptrdiff_t second_ = Eigen::l2CacheSize();
+  std::ptrdiff_t last_ = Eigen::l3CacheSize();
+};
+
+TYPED_TEST(SmallWeights, GiveTheSameSumsFromManyBlocks) {
+  using F = typename TypeParam::first_type;
+  using T = typename TypeParam::second_type;
+  Random random(6);
+  const SmallCaches caches;
+  for (const auto& [out, in] : std::vector<std::pair<Index, Index>>{{400, 300}, {301, 501}}) {
+    const Weights<F, T> weights(out, in, random);
+    for (const Index tokens : {7, 300}) {
+      SCOPED_TRACE(testing::Message() << out << "x" << in << ", " << tokens << " tokens");
+      const auto x = random.matrix<T>(tokens, in);
+      const auto dy = random.matrix<T>(tokens, out);
+      EXPECT_TRUE(same_bits(weights.small().forward(x), weights.wide().forward(x)));
+      EXPECT_TRUE(same_bits(weights.small().backward(dy), weights.wide().backward(dy)));
+    }
+  }
+}
+
 TYPED_TEST(SmallWeights, ComputeOneTokenInAnotherOrder) {
   using F = typename TypeParam::first_type;
   using T = typename TypeParam::second_type;
