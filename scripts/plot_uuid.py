@@ -169,6 +169,7 @@ def plot_laws(runs, laws, folder):
     if not methods:
         return
     sizes = numbers(runs, "pairs")
+    measured = [float(row["loss_before"]) - float(row["loss"]) for row in runs]
     figure, axes = panels(len(methods), 4, 2.9, 2.6, sharey=True)
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(sizes)))
     for index, (one, method) in enumerate(zip(axes, methods)):
@@ -185,8 +186,9 @@ def plot_laws(runs, laws, folder):
             one.plot(fine, law(fine, 32 * pairs), color=colour, linewidth=1)
         one.set_xscale("log", base=2)
         plain_log(one.xaxis, numbers([row for row in runs if row["r"] != "0"], "r"))
-        one.set_ylim(0, 3.2)
-        one.set_title(f"{line_style(method)['label']}: α = {law.alpha:.2f}, "
+        # Of what was measured: a law leaves it for sets that were all but learnt.
+        one.set_ylim(min(measured) - 0.2, max(measured) + 0.2)
+        one.set_title(f"{line_style(method)['label']}\nα = {law.alpha:.2f}, "
                       f"R² = {law.r_squared:.3f}", fontsize=9)
         one.set_xlabel("r (the budget, as LoRA's rank)")
         if index % 4 == 0:

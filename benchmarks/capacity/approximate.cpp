@@ -64,7 +64,6 @@ void Approximate::plan_targets(Plan& plan, const Target& target) {
 
 template <class Method>
 void Approximate::measure(const Method& method, ApproximationRow& row) const {
-  using Layer = typename Method::template Layer<double>;
   const auto start = std::chrono::steady_clock::now();
   row.budget = mora::lora_budget(size_, size_, row.lora_rank);
   row.errors.clear();
