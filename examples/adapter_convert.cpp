@@ -104,6 +104,10 @@ int main(int count, char** arguments) {
     }
     const mora::PeftFolder folder(o.adapter, {.transposed = o.transposed});
     programs::print_warnings(folder.warnings());
-    op ? write_mora(o, folder, *op) : write_lora(o, folder);
+    if (op) {
+      write_mora(o, folder, *op);
+    } else {
+      write_lora(o, folder);
+    }
   });
 }

@@ -157,18 +157,22 @@ void require_new(const std::filesystem::path& folder) {
 }
 
 /// What must be the same when a run goes on: all that its result depends on.
-[[nodiscard]] mora::TextMap description_of(const Options& o, Index examples) {
+[[nodiscard]] mora::TextMap description_of(const Options& o, const Model& model, Index examples) {
   const auto text = [](const auto& number) {
     std::ostringstream out;
     out << std::setprecision(std::numeric_limits<double>::max_digits10) << number;
     return out.str();
   };
   const auto or_none = [&](const auto& number) { return number ? text(*number) : "none"; };
+  // A product with one row rounds otherwise over 16 bits.
+  const bool small = std::ranges::any_of(
+      model.weights(), [](const auto& weight) { return weight.weight_bits() == 16; });
+  const std::string weights = small ? "of 16 bits" : "of 32 bits";
   std::string targets, prompt;
   for (const std::string& name : o.targets) targets += name + ' ';
   for (const std::string& key : o.form.keys.prompt) prompt += key + ' ';
   return {{"model", o.model},
-          {"weights", o.keep_small ? "as stored" : "float32"},
+          {"weights", weights},
           {"data", o.data},
           {"bytes", text(std::filesystem::file_size(o.data))},
           {"form", o.form.form.value_or("by name")},
@@ -240,7 +244,7 @@ void finetune(Options& o) {
   attach(model, o);
   model.set_dropout({.seed = o.seed, .passes = 0});
   mora::AdamW<float> optimizer(o.optimizer);
-  const mora::TextMap description = description_of(o, batches.dataset().size());
+  const mora::TextMap description = description_of(o, model, batches.dataset().size());
   if (o.run) resume(o, model, optimizer, batches, description);
 
   const bool go_on = o.train.start.step > 0;

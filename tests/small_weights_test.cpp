@@ -11,6 +11,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 #include "support/compare.hpp"
 #include "support/not_finite.hpp"
 #include "support/random.hpp"
@@ -148,13 +152,14 @@ TYPED_TEST(SmallWeights, CarryAdaptersAndMerge) {
     EXPECT_TRUE(same_bits(small.backward(dy, small_saved), wide.backward(dy, wide_saved)));
     EXPECT_TRUE(same_bits(small.update(), wide.update()));
     Matrix<T> target = weights.numbers();
+    Matrix<T> wide_target = weights.numbers();
     small.merge_into(target);
+    wide.merge_into(wide_target);
+    EXPECT_TRUE(same_bits(target, wide_target));
     EXPECT_FALSE(small.merged());
     EXPECT_TRUE(small.merge());
     EXPECT_TRUE(wide.merge());
     EXPECT_TRUE(same_bits(small.forward(x), wide.forward(x)));
-    EXPECT_TRUE(
-        same_bits(FrozenLinear<T>(target, small.base().bias()).forward(x), small.forward(x)));
     EXPECT_TRUE(small.unmerge());
     EXPECT_TRUE(wide.unmerge());
     EXPECT_TRUE(same_bits(small.forward(x), wide.forward(x)));
@@ -163,8 +168,40 @@ TYPED_TEST(SmallWeights, CarryAdaptersAndMerge) {
         mora::MoraLinear<T>(weights.wide(), {.rank = 2}));
   check(mora::LoraLinear<T>(weights.small(), {.rank = 2}, random.generator()),
         mora::LoraLinear<T>(weights.wide(), {.rank = 2}, random.generator()));
-  mora::FullLinear<T> full(weights.small());
-  EXPECT_TRUE(same_bits(full.adapter().weight().value, weights.numbers()));
+  check(mora::FullLinear<T>(weights.small()), mora::FullLinear<T>(weights.wide()));
+}
+
+/// With that many threads inside, where there is OpenMP; and what was before, afterwards.
+template <class F>
+auto with_threads(int number, const F& f) {
+#if defined(_OPENMP)
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(number);
+  auto result = f();
+  omp_set_num_threads(before);
+  return result;
+#else
+  (void)number;
+  return f();
+#endif
+}
+
+TYPED_TEST(SmallWeights, DoNotDependOnTheNumberOfThreads) {
+  using F = typename TypeParam::first_type;
+  using T = typename TypeParam::second_type;
+  Random random(7);
+  const Weights<F, T> weights(523, 1031, random);
+  const FrozenLinear<T> layer = weights.small();
+  for (const Index tokens : {1, 5, 200}) {
+    const auto x = random.matrix<T>(tokens, 1031);
+    const auto dy = random.matrix<T>(tokens, 523);
+    const auto y = with_threads(1, [&] { return layer.forward(x); });
+    const auto dx = with_threads(1, [&] { return layer.backward(dy); });
+    for (const int number : {2, 3, 4}) {
+      EXPECT_TRUE(same_bits(with_threads(number, [&] { return layer.forward(x); }), y));
+      EXPECT_TRUE(same_bits(with_threads(number, [&] { return layer.backward(dy); }), dx));
+    }
+  }
 }
 
 TYPED_TEST(SmallWeights, KeepNumbersThatAreNotFinite) {
@@ -214,10 +251,41 @@ TYPED_TEST(SmallWeights, AreReadByRowsAndHaveNoViewInPlace) {
     EXPECT_TRUE(throws<mora::ShapeError>({"4", "3"}, [&] { layer.read_weight(0, narrow); }));
     EXPECT_TRUE(same_bits(rows, before));
   }
+  EXPECT_TRUE(throws<mora::ArgumentError>({"overlap"}, [&] {
+    Matrix<T> w = weights.numbers();
+    const FrozenLinear<T> over(w);
+    over.read_weight(0, w.middleRows(1, 2));
+  }));
+  Matrix<T> apart(2, 4);
+  mora::MutableMap<T> tight(apart.data(), 2, 4, Eigen::OuterStride<>(3));
+  EXPECT_TRUE(throws<mora::ArgumentError>(
+      {"overlap"}, [&] { small.read_weight(0, mora::MutableView<T>(tight)); }));
   const FrozenLinear<T> moved = std::move(small);
   // NOLINTNEXTLINE(bugprone-use-after-move)
   EXPECT_TRUE(throws<mora::StateError>({"moved from"}, [&] { (void)small.read_weight(); }));
   EXPECT_TRUE(same_bits(moved.read_weight(), weights.numbers()));
+}
+
+TYPED_TEST(SmallWeights, RefuseResultsInTheirMemory) {
+  using F = typename TypeParam::first_type;
+  using T = typename TypeParam::second_type;
+  alignas(T) std::array<std::byte, 1024> arena{};
+  const auto* const weight = reinterpret_cast<const F*>(arena.data() + 512);
+  const FrozenLinear<T> layer(weight, 4, 6, nullptr);  // 48 bytes from 512 on
+  const Matrix<T> x = Matrix<T>::Ones(2, 6);
+  const auto result_at = [&](std::size_t byte) {
+    return mora::MutableMap<T>(reinterpret_cast<T*>(arena.data() + byte), 2, 4,
+                               Eigen::OuterStride<>(4));
+  };
+  for (const std::size_t byte : {512 - 8 * sizeof(T), std::size_t{560}}) {
+    mora::MutableMap<T> beside = result_at(byte);
+    layer.forward(x, beside);
+  }
+  for (const std::size_t byte : {512 - 7 * sizeof(T), std::size_t{512}, std::size_t{552}}) {
+    mora::MutableMap<T> on_it = result_at(byte);
+    EXPECT_TRUE(
+        throws<mora::ArgumentError>({"result", "overlaps"}, [&] { layer.forward(x, on_it); }));
+  }
 }
 
 TYPED_TEST(SmallWeights, RefuseOddAddressesAndNull) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "capacity/approximate.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <utility>
 
 #include "experiment/methods.hpp"
 #include "mora/analysis/nearest_mora.hpp"
@@ -76,8 +76,8 @@ void Approximate::measure(const Method& method, ApproximationRow& row) const {
       const Index rest = std::max<Index>(0, size_ - row.lora_rank);
       row.errors.push_back(values.tail(rest).norm() / values.norm());
     } else {
-      const auto nearest = mora::nearest_mora(mora::MatrixView<double>(target.matrix),
-                                              method.settings(row.lora_rank, number));
+      const auto nearest =
+          mora::nearest_mora<double>(target.matrix, method.settings(row.lora_rank, number));
       row.parameters = mora::parameter_count(nearest.adapter);
       row.errors.push_back(nearest.relative_error);
     }

@@ -18,6 +18,9 @@ struct LanguageModel {
 [[nodiscard]] inline LanguageModel language_model(const std::filesystem::path& path,
                                                   std::uint64_t seed, bool keep_small) {
   if (std::filesystem::is_regular_file(path)) {
+    if (keep_small) {
+      throw mora::ArgumentError("--keep-small is for a folder: a config.json alone has no weights");
+    }
     const mora::LlamaConfigFile file = mora::read_llama_config(path);
     print_warnings(file.warnings);
     mora::SplitMix64 generator(seed);

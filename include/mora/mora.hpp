@@ -26,6 +26,7 @@
 #include "mora/train/callbacks/early_stop.hpp"
 #include "mora/train/callbacks/history.hpp"
 #include "mora/train/callbacks/progress.hpp"
+#include "mora/train/callbacks/restart.hpp"
 #include "mora/train/evaluate.hpp"
 #include "mora/train/prompt_responses.hpp"
 #include "mora/train/token_windows.hpp"

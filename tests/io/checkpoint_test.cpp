@@ -6,9 +6,12 @@
 #include <csignal>
 #include <filesystem>
 #include <mora/io/checkpoint_folder.hpp>
+#include <mora/io/llama/frozen_weights.hpp>
 #include <mora/io/train/training_state.hpp>
+#include <mora/operators/sharing.hpp>
 #include <mora/optim/adamw.hpp>
 #include <mora/optim/sgd.hpp>
+#include <mora/train/callbacks/restart.hpp>
 #include <mora/train/train.hpp>
 #include <string>
 #include <string_view>
@@ -16,6 +19,7 @@
 
 #include "support/compare.hpp"
 #include "support/files.hpp"
+#include "support/llama.hpp"
 #include "support/throws.hpp"
 #include "support/toy_model.hpp"
 
@@ -202,6 +206,7 @@ void expect_to_survive(int signal, int kills) {
     ASSERT_GE(child, 0);
     if (child == 0) {
       ::close(pipe[0]);
+      std::signal(signal, SIG_DFL);  // whoever runs the tests may ignore it
       for (Index step = before + 1;; ++step) {
         write_checkpoint(folder.where(), step);
         if (::write(pipe[1], &step, sizeof step) != sizeof step) ::_exit(1);
@@ -214,7 +219,9 @@ void expect_to_survive(int signal, int kills) {
     ASSERT_EQ(::read(pipe[0], &reported, sizeof reported), static_cast<ssize_t>(sizeof reported));
     ::usleep(static_cast<useconds_t>(random.generator()() % 20'000));
     ASSERT_EQ(::kill(child, signal), 0);
-    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << "status " << status;
     while (::read(pipe[0], &reported, sizeof reported) == sizeof reported) {
     }
     ::close(pipe[0]);
@@ -361,6 +368,122 @@ TEST(TrainingState, OfAnotherRunIsRefusedAndChangesNothing) {
   refused(good, {"parameters.safetensors", "second.", "none of this model's 1"}, part,
           run.optimizer);
   EXPECT_NO_THROW((void)mora::load_training_state(checkpoint, run.model, run.optimizer, good));
+}
+
+/// ReMoRA with fresh groups: a decoder whose adapters are folded into its weights every three
+/// steps.
+struct RestartingRun {
+  static constexpr Index period = 3;
+  using Groups = mora::MoraSettings<mora::RandomSharing>;
+  struct Source {
+    std::vector<Batch> batches;
+    std::uint64_t at = 0;
+    const Batch& next() { return batches[at++ % batches.size()]; }
+  };
+
+  [[nodiscard]] static Groups groups(Index restarts) {
+    return {.rank = 2, .op = {.seed = static_cast<std::uint64_t>(restarts) + 1}};
+  }
+  /// As after that many restarts.
+  explicit RestartingRun(Index restarts = 0) {
+    model.attach("a", groups(restarts), {.all_linear = true});
+    model.attach("a", mora::FullSettings{}, {.modules = {"norm"}});
+    for (const std::uint64_t seed : {1, 2, 3})
+      source.batches.push_back(random_batch({5, 7}, 13, seed));
+  }
+  void restart(Index number) {
+    model.restart([&](const std::string&, const mora::FrozenLinear<double>& weight) {
+      return mora::AnyAdapter<double>(
+          mora::MoraAdapter<double, mora::RandomSharing>(weight, groups(number)));
+    });
+    (void)optimizer.reset_state("M");
+  }
+  void train(Index from, Index steps) {
+    const mora::JaggedSchedule jagged{
+        .steps = 9, .warm_up = 1, .restart_every = period, .restart_warm_up = 1};
+    mora::RestartEvery restarts(period, [&](Index number) { restart(number); });
+    mora::TrainSettings settings{.steps = steps, .clip_norm = 1.0};
+    settings.start = {.step = from};
+    (void)mora::train(model, optimizer, jagged, source, settings, restarts);
+  }
+  void save(const path& folder, Index step) const {
+    CheckpointWriter writer(folder, step);
+    mora::save_frozen_weights(writer, model);
+    mora::save_training_state(writer, model, optimizer,
+                              {.state = {.step = step},
+                               .data = {},
+                               .counters = {{"source", source.at}, {"restarts", done(step)}}});
+    writer.commit();
+  }
+  /// The last step of a run has no restart behind it.
+  [[nodiscard]] static std::uint64_t done(Index step) {
+    return static_cast<std::uint64_t>(step / period);
+  }
+  [[nodiscard]] std::string bits() const {
+    std::string all;
+    for (const auto& weight : model.weights()) all += bytes_of(weight.read_weight());
+    model.visit_parameters([&](std::string_view, const auto& p) { all += bytes_of(p.value); });
+    optimizer.visit_state([&](std::string_view name, const auto& state) {
+      all += std::string(name) + std::to_string(state.steps);
+      for (const auto& moment : state.moments) all += bytes_of(moment);
+    });
+    return all;
+  }
+
+  Llama<double> model = random_model();
+  mora::AdamW<double> optimizer{{.learning_rate = 0.02}};
+  Source source;
+};
+
+TEST(TrainingState, GoesOnAcrossRestartsBitForBit) {
+  RestartingRun whole;
+  whole.train(0, 9);
+  for (Index stop = 0; stop < 9; ++stop) {
+    SCOPED_TRACE(stop);
+    const TemporaryFolder folder;
+    RestartingRun first;
+    first.train(0, stop);
+    // A run that goes on restarts where a shorter one ends.
+    if (stop > 0 && stop % RestartingRun::period == 0) first.restart(stop / RestartingRun::period);
+    first.save(folder.where(), stop);
+    const auto found = find_checkpoint(folder.where());
+    ASSERT_TRUE(found.newest);
+    RestartingRun second(stop / RestartingRun::period);
+    mora::load_frozen_weights(found.newest->path, second.model);
+    const auto position =
+        mora::load_training_state(found.newest->path, second.model, second.optimizer);
+    EXPECT_EQ(second.bits(), first.bits());
+    EXPECT_EQ(position.counters.at("restarts"), RestartingRun::done(stop));
+    second.source.at = position.counters.at("source");
+    second.train(position.state.step, 9);
+    EXPECT_EQ(second.bits(), whole.bits());
+  }
+}
+
+TEST(FrozenWeights, OfAnotherModelAreRefused) {
+  const TemporaryFolder folder;
+  const RestartingRun run;
+  run.save(folder.where(), 0);
+  const auto refused = [&](auto model, std::initializer_list<std::string_view> words) {
+    const auto before = model.weights();
+    EXPECT_TRUE(
+        throws<FormatError>(words, [&] { mora::load_frozen_weights(folder / "ckpt-0", model); }));
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      EXPECT_EQ(model.weights()[i].weight().data(), before[i].weight().data());
+    }
+  };
+  mora::LlamaConfig wide = small_config();
+  wide.intermediate_size = 12;
+  refused(random_model(wide), {"gate_proj", "expected shape [12, 10], found [11, 10]"});
+  refused(random_model(small_config(true)), {"lm_head.weight", "none of this model's"});
+  refused(random_model<float>(), {"expected F32, found F64"});
+  auto merged = random_model();
+  merged.attach("a", RestartingRun::groups(0), {.all_linear = true});
+  merged.merge();
+  EXPECT_TRUE(throws<StateError>({"merged"},
+                                 [&] { mora::load_frozen_weights(folder / "ckpt-0", merged); }));
+  CheckpointWriter writer(folder.where(), 1);
+  EXPECT_TRUE(throws<StateError>({"merged"}, [&] { mora::save_frozen_weights(writer, merged); }));
 }
 
 }  // namespace

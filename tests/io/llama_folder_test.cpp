@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <mora/io/llama/llama_folder.hpp>
@@ -125,6 +127,24 @@ TEST_P(StoredLlama, KeepsSmallWeightsWhereItIsAskedTo) {
   const LlamaFolder again(target.where());
   for (const mora::StoredTensor& tensor : folder.tensors().tensors()) {
     EXPECT_TRUE(std::ranges::equal(again.tensors().tensor(tensor.name()).bytes(), tensor.bytes()));
+  }
+}
+
+// The header has one byte more, so that all tensors stand at odd addresses.
+TEST_F(ChangedFolder, KeepsSmallWeightsAtOddAddressesAsCopies) {
+  copy("untied_f16");
+  const auto model = LlamaFolder(stored_llama("untied_f16")).model<float>(mora::SmallWeights::keep);
+  std::string bytes = read_file(folder_ / "model.safetensors");
+  std::uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  ++header;
+  std::memcpy(bytes.data(), &header, sizeof header);
+  bytes.insert(7 + header, " ");  // the header's own padding
+  write_file(folder_ / "model.safetensors", bytes);
+  const auto odd = LlamaFolder(folder_.where()).model<float>(mora::SmallWeights::keep);
+  for (std::size_t i = 0; i < odd.weights().size(); ++i) {
+    EXPECT_EQ(odd.weights()[i].weight_bits(), model.weights()[i].weight_bits());
+    EXPECT_TRUE(same_bits(odd.weights()[i].read_weight(), model.weights()[i].read_weight()));
   }
 }
 

@@ -4,12 +4,16 @@
 #include <mora/io/llama/llama_folder.hpp>
 #include <mora/io/peft/gguf_adapter.hpp>
 #include <mora/io/peft/lora_export.hpp>
+#include <mora/io/peft/mora_export.hpp>
 #include <string>
 #include <vector>
 
 #include "support/compare.hpp"
+#include "support/not_finite.hpp"
 #include "support/peft.hpp"
 #include "support/random.hpp"
+#include "support/throws.hpp"
+#include "support/tolerance.hpp"
 
 /// \file
 /// Any adapter as a plain LoRA folder, and as GGUF.
@@ -68,6 +72,52 @@ TEST(LoraExport, HasTheSameUpdates) {
     EXPECT_LE(small.modules[i].rank, 4);
   }
   EXPECT_GT(small.modules[1].relative_error, 0.1);
+}
+
+TEST(MoraExport, IsTheNearestOfItsOperator) {
+  const auto adapters = mixed();
+  const mora::RandomSharing op{.seed = 5};
+  const auto exported = mora::export_mora(adapters, {.op = op, .rank = 2});
+  ASSERT_EQ(exported.adapters.size(), 4u);
+  ASSERT_EQ(exported.modules.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto* const found =
+        exported.adapters[i].adapter.get_if<mora::MoraAdapter<double, mora::RandomSharing>>();
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->settings().op.seed, 5u);
+    EXPECT_EQ(found->settings().rank, 2);
+    EXPECT_EQ(exported.adapters[i].module, adapters[i].module);
+    EXPECT_EQ(exported.adapters[i].dropout, adapters[i].dropout);
+    EXPECT_EQ(exported.modules[i].module, adapters[i].module);
+    EXPECT_EQ(exported.modules[i].rank, 2);
+    const Matrix<double> wanted = update_of(adapters[i]);
+    const double error = (update_of(exported.adapters[i]) - wanted).norm() / wanted.norm();
+    EXPECT_TRUE(near<double>(exported.modules[i].relative_error, error, 1.0));
+    EXPECT_GT(error, 0.1);
+  }
+  EXPECT_TRUE(exported.adapters[3].adapter.get_if<mora::FullAdapter<double>>() != nullptr);
+
+  // Into its own operator, a scale folded into M.
+  const auto same = mora::export_mora(adapters, {.op = mora::Rotation{}, .rank = 2});
+  EXPECT_LE(same.modules[1].relative_error, least_squares_tolerance);
+  EXPECT_TRUE(near(update_of(same.adapters[1]), update_of(adapters[1]),
+                   {.relative = least_squares_tolerance}));
+}
+
+TEST(MoraExport, NamesTheModuleThatItRefuses) {
+  auto adapters = mixed();
+  EXPECT_TRUE(throws<ArgumentError>({"rank", "0"},
+                                    [&] { (void)mora::export_mora(adapters, {.rank = 0}); }));
+  Random random(2);
+  std::vector<NamedAdapter<double>> narrow;
+  narrow.push_back(
+      {"narrow", filled(mora::MoraAdapter<double, mora::Sharing>(1, 1, {.rank = 1}), random)});
+  EXPECT_TRUE(throws<ArgumentError>({"narrow", "rotation"}, [&] {
+    (void)mora::export_mora(narrow, {.op = mora::Rotation{}, .rank = 1});
+  }));
+  adapters[1].adapter.get_if<mora::MoraAdapter<double>>()->matrix().value(0, 0) = nan<double>;
+  EXPECT_TRUE(throws<mora::NumericError>({"rotation", "not finite"},
+                                         [&] { (void)mora::export_mora(adapters); }));
 }
 
 TEST(LoraExport, GoesThroughAFolderThatAnyReaderKnows) {

@@ -3,6 +3,7 @@
 #include "support/allocations.hpp"
 
 #include <thread>
+#include <vector>
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
@@ -74,6 +75,27 @@ void on_any_number_of_threads(const F& test) {
 TYPED_TEST(EveryLayer, AllocatesNothingOnceWarmedUp) {
   on_any_number_of_threads([] {
     for (const Index tokens : {1, 2, 64, 512}) expect_no_allocations<TypeParam>(40, 30, tokens);
+  });
+}
+
+template <class F>
+void expect_no_allocations_over(Index in, Index out, Index tokens) {
+  const std::vector<F> weight(static_cast<std::size_t>(in * out));
+  const mora::FrozenLinear<float> frozen(weight.data(), out, in, nullptr);
+  const auto x = random_numbers<float>(tokens, in);
+  const auto dy = random_numbers<float>(tokens, out);
+  Matrix<float> y(tokens, out);
+  Matrix<float> dx(tokens, in);
+  EXPECT_EQ(allocations_of([&] { frozen.forward(x, y); }), 0);
+  EXPECT_EQ(allocations_of([&] { frozen.backward(dy, dx); }), 0);
+}
+
+TEST(SmallWeights, AllocateNothingOnceWarmedUp) {
+  on_any_number_of_threads([] {
+    for (const Index tokens : {1, 2, 64, 512}) {
+      expect_no_allocations_over<mora::BFloat16>(600, 300, tokens);
+      expect_no_allocations_over<mora::Float16>(300, 600, tokens);
+    }
   });
 }
 

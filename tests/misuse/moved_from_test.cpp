@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <mora/adapters/any_adapter.hpp>
+#include <utility>
+
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
 
@@ -96,6 +99,26 @@ TYPED_TEST(EveryLayer, SurvivesBeingAssignedToItself) {
   EXPECT_EQ(bits_of(layer), before);
   layer = std::move(same);
   EXPECT_EQ(bits_of(layer), before);
+}
+
+TYPED_TEST(EveryLayer, RefusesAFrozenLayerThatWasMovedFromBehindAnyAdapter) {
+  using T = typename TypeParam::Scalar;
+  const TypeParam layer = make_layer<TypeParam>(4, 6);
+  mora::AnyAdapter<T> adapter(layer.adapter());
+  mora::FrozenLinear<T> gone = layer.base();
+  const mora::FrozenLinear<T> other = std::move(gone);
+  const auto x = random_numbers<T>(3, 4);
+  Matrix<T> y = Matrix<T>::Zero(3, 6);
+  const auto refused = [](const auto& call) {
+    EXPECT_TRUE(throws<StateError>({"moved from"}, call));
+  };
+  // NOLINTBEGIN(bugprone-use-after-move)
+  refused([&] { (void)adapter.merged(gone); });
+  refused([&] { (void)adapter.update(gone); });
+  refused([&] {
+    adapter.add_forward(gone, mora::detail::map_of(x), mora::detail::map_of(y), nullptr);
+  });
+  // NOLINTEND(bugprone-use-after-move)
 }
 
 TYPED_TEST(EveryLayer, HasIndependentCopies) {

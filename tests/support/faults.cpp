@@ -25,7 +25,7 @@ bool refused(const char* name) {
     errno = active->code;
     return true;
   }
-  // fsync and rename are not interrupted.
+  // fsync, rename and unlink are not interrupted.
   const std::string_view call = name;
   const bool can_wait = call == "open" || call == "read" || call == "write" || call == "close";
   if (can_wait && active->interrupt_every > 0 && active->calls % active->interrupt_every == 0) {
@@ -59,6 +59,7 @@ ssize_t __real_write(int file, const void* bytes, std::size_t size);
 int __real_fsync(int file);
 int __real_close(int file);
 int __real_rename(const char* from, const char* to);
+int __real_unlink(const char* path);
 
 int __wrap_open(const char* path, int flags, ...) {
   va_list arguments;
@@ -93,5 +94,7 @@ int __wrap_close(int file) {
 int __wrap_rename(const char* from, const char* to) {
   return refused("rename") ? -1 : __real_rename(from, to);
 }
+
+int __wrap_unlink(const char* path) { return refused("unlink") ? -1 : __real_unlink(path); }
 
 }  // extern "C"

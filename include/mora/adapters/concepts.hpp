@@ -93,9 +93,11 @@ concept Adapter = Module<A> && std::copyable<A> && Real<typename A::Scalar> &&
 
 namespace detail {
 
-/// Throws ShapeError unless the adapter fits the layer: it may have been changed freely.
+/// Throws ShapeError unless the adapter fits the layer, as it may have been changed freely, and
+/// StateError for a layer that was moved from.
 template <Adapter A, class T>
 void require_fits(const A& adapter, const FrozenLinear<T>& base) {
+  base.require_usable();
   require_size("adapter, in_features", base.in_features(), adapter.in_features());
   require_size("adapter, out_features", base.out_features(), adapter.out_features());
   adapter.require_shapes();

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstddef>
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -14,6 +15,40 @@
 #include "mora/core/small_product.hpp"
 
 namespace mora::inline MORA_ABI {
+
+template <Real T>
+class FrozenLinear;
+
+namespace detail {
+
+/// What the library asks of a frozen weight whose arguments were checked, in whatever numbers it is
+/// kept.
+struct FrozenAccess {
+  /// rows = rows [first, ...) of W.
+  template <class T>
+  static void read_rows(const FrozenLinear<T>& layer, Index first, MutableMap<T> rows) {
+    layer.visit_weight([&](const auto& w) {
+      if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
+        rows = rows_of(w, first, rows.rows());
+      } else {
+        widen_block(w, first, 0, rows);
+      }
+    });
+  }
+  /// c += a op(W).
+  template <Operand Op, class T>
+  static void add_product(const FrozenLinear<T>& layer, MutableMap<T> c, const ConstMap<T>& a) {
+    layer.visit_weight([&](const auto& w) {
+      if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
+        detail::add_product<Operand::plain, Op, T>(c, T(1), a, w);
+      } else {
+        add_small_product<Op>(c, a, w);
+      }
+    });
+  }
+};
+
+}  // namespace detail
 
 /// A linear layer that is not trained: Y = X W^T + b, with W [out, in] and b [out] (or none).
 ///
@@ -71,7 +106,7 @@ class FrozenLinear {
                std::shared_ptr<const void> owner, RowVector<T> bias = {}) {
     bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
   }
-  template <HalfFloat F>
+  template <Float16Bits F>
   FrozenLinear(const F* data, Index out_features, Index in_features,
                std::shared_ptr<const void> owner, RowVector<T> bias = {}) {
     bind(data, out_features, in_features, in_features, std::move(owner), std::move(bias));
@@ -111,21 +146,23 @@ class FrozenLinear {
   }
 
   /// rows [count, in] = rows [first, first + count) of W. Throws ShapeError for rows that W does
-  /// not have, StateError as above.
+  /// not have, ArgumentError for rows that overlap each other or W, StateError as above.
   void read_weight(Index first, MutableView<T> rows) const {
     require_usable();
     detail::require_size("read_weight, columns (in_features)", in_, rows.cols());
+    detail::require_rows_apart("read_weight", detail::map_of(rows));
+    require_disjoint("read_weight", detail::map_of(rows));
     if (first < 0 || rows.rows() > out_ - first) {
       throw ShapeError(detail::concat("read_weight: expected rows of ", out_, ", found ",
                                       rows.rows(), " from ", first, " on"));
     }
-    read_rows(first, detail::map_of(rows));
+    detail::FrozenAccess::read_rows(*this, first, detail::map_of(rows));
   }
   /// All of W.
   [[nodiscard]] Matrix<T> read_weight() const {
     require_usable();
     Matrix<T> copy(out_, in_);
-    read_rows(0, detail::map_of(copy));
+    detail::FrozenAccess::read_rows(*this, 0, detail::map_of(copy));
     return copy;
   }
 
@@ -135,7 +172,11 @@ class FrozenLinear {
   }
   /// Throws ArgumentError naming `what` for a result that overlaps the weight.
   void require_disjoint(const char* what, const MutableMap<T>& result) const {
-    if (has_weight_in_place()) detail::require_disjoint(what, detail::as_const(result), map());
+    if (has_weight_in_place()) {
+      detail::require_disjoint(what, detail::as_const(result), map());
+    } else if (shares_memory_with(result)) {
+      throw ArgumentError(detail::concat(what, ": the result overlaps memory that is still read"));
+    }
   }
 
   /// Y [tokens, out] = X W^T + b. tokens in out multiply-adds. Throws ShapeError for other shapes,
@@ -155,34 +196,9 @@ class FrozenLinear {
   }
   void backward(const MatrixView<T>& dy, MutableView<T> dx) const;
 
-  /// \name For arguments that were checked.
-  /// @{
-
-  /// rows = rows [first, ...) of W.
-  void read_rows(Index first, MutableMap<T> rows) const {
-    visit_weight([&](const auto& w) {
-      if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
-        rows = detail::rows_of(w, first, rows.rows());
-      } else {
-        detail::widen_block(w, first, 0, rows);
-      }
-    });
-  }
-  /// c += a op(W).
-  template <detail::Operand Op>
-  void add_product_to(MutableMap<T> c, const ConstMap<T>& a) const {
-    visit_weight([&](const auto& w) {
-      if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
-        detail::add_product<detail::Operand::plain, Op, T>(c, T(1), a, w);
-      } else {
-        detail::add_small_product<Op>(c, a, w);
-      }
-    });
-  }
-
-  /// @}
-
  private:
+  friend struct detail::FrozenAccess;
+
   template <class Number>
   void bind(const Number* data, Index out, Index in, Index stride,
             std::shared_ptr<const void> owner, RowVector<T> bias) {
@@ -215,6 +231,16 @@ class FrozenLinear {
         },
         data_);
   }
+  /// Of a weight of 16 bits, whose rows are contiguous: from its first byte to its last.
+  [[nodiscard]] bool shares_memory_with(const MutableMap<T>& result) const {
+    if (result.size() == 0) return false;
+    const ConstMap<T> other = detail::ascending(detail::as_const(result));
+    const T* const last = other.data() + (other.rows() - 1) * other.outerStride() + other.cols();
+    const auto* const begin = static_cast<const char*>(owner_.get());
+    const char* const end = begin + 2 * ((out_ - 1) * stride_ + in_);
+    const std::less<const void*> before;
+    return before(begin, last) && before(other.data(), end);
+  }
   [[nodiscard]] ConstMap<T> map() const {
     return {std::get<const T*>(data_), out_, in_, Eigen::OuterStride<>(stride_)};
   }
@@ -235,13 +261,13 @@ namespace detail {
 template <class T>
 void add_frozen_forward(const FrozenLinear<T>& layer, const ConstMap<T>& x, MutableMap<T> y) {
   if (layer.bias().size() != 0) y.rowwise() += layer.bias();
-  layer.template add_product_to<Operand::transposed>(y, x);
+  FrozenAccess::add_product<Operand::transposed>(layer, y, x);
 }
 
 /// dx += dy W.
 template <class T>
 void add_frozen_backward(const FrozenLinear<T>& layer, const ConstMap<T>& dy, MutableMap<T> dx) {
-  layer.template add_product_to<Operand::plain>(dx, dy);
+  FrozenAccess::add_product<Operand::plain>(layer, dx, dy);
 }
 
 }  // namespace detail

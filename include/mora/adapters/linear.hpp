@@ -188,6 +188,20 @@ class AdaptedLinear {
     return true;
   }
 
+  /// Folds the update into a frozen weight of the layer's own, for good, and goes on with `fresh`,
+  /// an adapter of the same type that changes nothing yet: the layer computes what it did, within
+  /// rounding. Done every so often the updates add up to more than one of them can be: ReLoRA
+  /// (Lialin et al. 2023, arXiv 2307.05695) and ReMoRA (MoRA's paper, section 3.3). What others
+  /// share stays untouched. Throws as merge() does, StateError while merged, ShapeError where
+  /// `fresh` does not fit; nothing has changed then. Cost: a merge.
+  void restart(A fresh) {
+    require_trainable("restart");
+    require_usable();
+    detail::require_fits(fresh, base_);
+    base_ = detail::merged_layer(adapter_, base_);
+    adapter_ = std::move(fresh);
+  }
+
   /// Adds the update to `weight` [out, in], which holds the numbers of the frozen weight, in place
   /// and without a copy of it: for those who have memory for one matrix only. When it is the frozen
   /// weight's own memory the layer is merged from then on, without a way back; otherwise the layer

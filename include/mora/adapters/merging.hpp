@@ -71,7 +71,7 @@ template <Adapter A>
   const auto plan = adapter.plan_merge();
   for_each_weight_chunk(out, in, [&](Index first, Index count) {
     MutableMap<T> rows = rows_of(weight, first, count);
-    base.read_rows(first, rows);
+    FrozenAccess::read_rows(base, first, rows);
     adapter.merge_rows(plan, first, rows);
     require_finite_rows(first, rows);
   });
@@ -137,7 +137,7 @@ template <Adapter A>
       adapter.merge_rows(plan, first, rows);
     } else {
       MutableMap<T> frozen = scratch<T, TrialRows>(count, delta.cols());
-      base.read_rows(first, frozen);
+      FrozenAccess::read_rows(base, first, frozen);
       rows = frozen;
       adapter.merge_rows(plan, first, rows);
       rows -= frozen;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <span>
 #include <utility>
 
 #include "mora/adapters/merging.hpp"
@@ -9,26 +13,37 @@
 
 namespace mora::inline MORA_ABI {
 
-template <class Op>
+template <Real T, class Op>
 struct NearestMora {
-  MoraAdapter<double, Op> adapter;
+  MoraAdapter<T, Op> adapter;
   double relative_error = 0.0;  ///< ||Delta W - its update||_F / ||Delta W||_F, 0 for a zero one.
 };
 
 namespace detail {
 
-/// The update is a linear map of M; this is it and its adjoint, for one operator and shape.
+/// The update is a linear map of M; this is it and its adjoint, for one operator and shape, with
+/// scale 1.
 template <class Op>
 class MoraMap {
  public:
   using Matrix = mora::Matrix<double>;
 
-  /// `adapter` outlives this, and has any M afterwards.
-  explicit MoraMap(MoraAdapter<double, Op>& adapter)
-      : adapter_(adapter), inputs_(Matrix::Identity(adapter.in_features(), adapter.in_features())) {
-    Matrix unused = Matrix::Zero(adapter.in_features(), adapter.out_features());
-    adapter.add_forward(map_of(std::as_const(inputs_)), map_of(unused), &saved_);
+  MoraMap(Index in, Index out, MoraSettings<Op> settings)
+      : adapter_(in, out, with_scale_one(std::move(settings))) {
+    // C(I): row i is C of the unit vector e_i.
+    const auto& compressor = adapter_.compressor();
+    const Index width = compressor.blocks() * compressor.side();
+    MutableMap<double> compressed = saved_.compressed.shape(in, width);
+    RowVector<double> unit = RowVector<double>::Zero(in);
+    for (Index i = 0; i < in; ++i) {
+      unit[i] = 1.0;
+      compressor.apply(std::span<const double>(unit.data(), static_cast<std::size_t>(in)),
+                       row_span(compressed, i));
+      unit[i] = 0.0;
+    }
   }
+
+  [[nodiscard]] Index side() const { return adapter_.side(); }
 
   /// Delta W [out, in] of M = m.
   [[nodiscard]] Matrix update(const Matrix& m) {
@@ -43,62 +58,89 @@ class MoraMap {
   /// What the backward pass adds to M's gradient for inputs I and output gradients G^T.
   [[nodiscard]] Matrix adjoint(const Matrix& g) {
     const Matrix dy = g.transpose();
+    const ConstMap<double> no_inputs(nullptr, 0, 0, Eigen::OuterStride<>(0));
     adapter_.matrix().gradient.resize(0, 0);
-    adapter_.add_backward(map_of(std::as_const(inputs_)), map_of(dy), saved_, nullptr);
+    adapter_.add_backward(no_inputs, map_of(dy), saved_, nullptr);
     return adapter_.matrix().gradient;
   }
 
  private:
-  MoraAdapter<double, Op>& adapter_;
-  Matrix inputs_;
+  [[nodiscard]] static MoraSettings<Op> with_scale_one(MoraSettings<Op> settings) {
+    settings.scale = 1.0;
+    return settings;
+  }
+
+  MoraAdapter<double, Op> adapter_;
   typename MoraAdapter<double, Op>::Saved saved_;
 };
+
+/// The m that makes map.update(m) nearest to `target`, which becomes what is left of it.
+///
+/// Conjugate gradients on the normal equations (CGLS; Hestenes and Stiefel 1952). They end where
+/// the slope is a 1e-10th of the first one, or no larger than rounding makes it of what is left.
+template <class Op>
+[[nodiscard]] Matrix<double> least_squares(MoraMap<Op>& map, Matrix<double>& target) {
+  using Matrix = mora::Matrix<double>;
+  Matrix m = Matrix::Zero(map.side(), map.side());
+  Matrix slope = map.adjoint(target);
+  Matrix direction = slope;
+  double square = slope.squaredNorm();
+  const double enough = 1e-20 * square;
+  const double rounding =
+      static_cast<double>(target.rows() + target.cols()) * std::numeric_limits<double>::epsilon();
+  double gain = 0.0;  // the largest ||map||^2 that was seen
+  constexpr int most = 1000;
+  for (int i = 0; i < most; ++i) {
+    if (square <= enough) return m;
+    const Matrix change = map.update(direction);
+    const double change_square = change.squaredNorm();
+    gain = std::max(gain, change_square / direction.squaredNorm());
+    if (square <= rounding * rounding * gain * target.squaredNorm()) return m;
+    const double step = square / change_square;
+    m += step * direction;
+    target -= step * change;
+    slope = map.adjoint(target);
+    const double next = slope.squaredNorm();
+    direction = slope + next / square * direction;
+    square = next;
+  }
+  throw NumericError(concat("nearest MoRA: after ", most, " iterations the squared slope is ",
+                            square, ", expected at most ", enough));
+}
 
 }  // namespace detail
 
 /// The MoRA adapter with these settings whose update is nearest to `update` [out, in] in Frobenius
 /// norm: what a change of operators, or from LoRA to MoRA, can keep. It is exact where the operator
-/// can say that update.
+/// can say that update. Computed in double, M rounded to T at the end.
 ///
-/// A least-squares problem, as the update is linear in M, solved by conjugate gradients on the
-/// normal equations (CGLS; Hestenes and Stiefel 1952): a few iterations for truncation and sharing,
-/// tens for rotation, each of in blocks side^2 multiply-adds; memory for three updates. Throws what
-/// MoraAdapter's constructor throws, NumericError for an update that is not finite or an iteration
-/// that does not converge.
-template <class Op = Rotation>
-[[nodiscard]] NearestMora<Op> nearest_mora(const MatrixView<double>& update,
-                                           const MoraSettings<Op>& settings = {}) {
+/// A least-squares problem, as the update is linear in M: a few iterations for truncation and
+/// sharing, tens for rotation, each of in blocks side^2 multiply-adds. Memory: four updates and
+/// in blocks side numbers, in double. Throws what MoraAdapter's constructor throws; NumericError
+/// for an update that is not finite, an M that is not in T, and an iteration that does not
+/// converge.
+template <Real T, class Op = Rotation>
+[[nodiscard]] NearestMora<T, Op> nearest_mora(const MatrixView<T>& update,
+                                              const MoraSettings<Op>& settings = {}) {
   using Matrix = mora::Matrix<double>;
-  NearestMora<Op> nearest{MoraAdapter<double, Op>(update.cols(), update.rows(), settings)};
+  NearestMora<T, Op> nearest{MoraAdapter<T, Op>(update.cols(), update.rows(), settings)};
   if (!detail::all_finite(update)) throw NumericError("nearest MoRA: the update is not finite");
   const double largest = detail::largest_magnitude(update);
   if (largest == 0.0) return nearest;
+  nearest.relative_error = 1.0;
+  if (settings.scale == 0.0) return nearest;
 
-  detail::MoraMap<Op> map(nearest.adapter);
-  Matrix residual = update / largest;  // no square of it overflows
-  const double whole = residual.norm();
-  Matrix m = Matrix::Zero(nearest.adapter.side(), nearest.adapter.side());
-  Matrix slope = map.adjoint(residual);
-  Matrix direction = slope;
-  double square = slope.squaredNorm();
-  const double enough = 1e-20 * square;
-  constexpr int most = 1000;
-  for (int i = 0; i < most && square > enough; ++i) {
-    const Matrix change = map.update(direction);
-    const double step = square / change.squaredNorm();
-    m += step * direction;
-    residual -= step * change;
-    slope = map.adjoint(residual);
-    const double next = slope.squaredNorm();
-    direction = slope + next / square * direction;
-    square = next;
+  detail::MoraMap<Op> map(update.cols(), update.rows(), settings);
+  Matrix rest = update.template cast<double>() / largest;  // no square of it overflows
+  const double whole = rest.norm();
+  const Matrix m = detail::least_squares(map, rest);
+  nearest.relative_error = rest.norm() / whole;
+  nearest.adapter.matrix().value = (m * (largest / settings.scale)).template cast<T>();
+  if (!detail::all_finite(nearest.adapter.matrix().value)) {
+    throw NumericError(detail::concat("nearest MoRA: M is beyond the scalar, with entries up to ",
+                                      detail::largest_magnitude(m), " times ", largest,
+                                      " over the scale ", settings.scale));
   }
-  if (!(square <= 1e-12 / 1e-20 * enough)) {
-    throw NumericError("nearest MoRA: the iteration did not converge");
-  }
-  nearest.relative_error = residual.norm() / whole;
-  nearest.adapter.matrix().value = largest * m;
-  nearest.adapter.matrix().gradient.resize(0, 0);
   return nearest;
 }
 

@@ -43,24 +43,36 @@ class Packing : public Eigen::internal::level3_blocking<T, T> {
   }
 };
 
-/// y += alpha * op(w) x for a row-major w and contiguous vectors: Eigen's matrix-vector kernel on
-/// pieces of y, because one core does not saturate the memory.
+/// y += alpha * op(w) x for a row-major w and contiguous vectors, on this thread, by Eigen's
+/// matrix-vector kernel.
+template <Operand OpW, class T>
+void add_matrix_vector_here(T* y, T alpha, const ConstMap<T>& w, const T* x) {
+  using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
+  if constexpr (OpW == Operand::plain) {
+    Eigen::Map<Vector>(y, w.rows()).noalias() +=
+        alpha * (w * Eigen::Map<const Vector>(x, w.cols()));
+  } else {
+    Eigen::Map<Vector>(y, w.cols()).noalias() +=
+        alpha * (w.transpose() * Eigen::Map<const Vector>(x, w.rows()));
+  }
+}
+
+/// How many numbers of y a piece of such a product has, in whole `step`s.
+[[nodiscard]] inline Index vector_piece(Index inputs, Index step) {
+  return std::max<Index>(1, (Index{1} << 17) / std::max<Index>(1, inputs * step)) * step;
+}
+
+/// The same on pieces of y, because one core does not saturate the memory.
 template <Operand OpW, class T>
 void add_matrix_vector(T* y, T alpha, const ConstMap<T>& w, const T* x) {
-  using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
   constexpr bool plain = OpW == Operand::plain;
   const Index outputs = plain ? w.rows() : w.cols();
   const Index inputs = plain ? w.cols() : w.rows();
-  const Eigen::Map<const Vector> input(x, inputs);
-  const Index work = std::max<Index>(1, inputs);
-  const Index piece = std::max<Index>(16, (Index{1} << 17) / work);
-  parallel_pieces(outputs, piece, [&](Index first, Index count) {
-    Eigen::Map<Vector> output(y + first, count);
-    if constexpr (plain) {
-      output.noalias() += alpha * (rows_of(w, first, count) * input);
-    } else {
-      output.noalias() += alpha * (w.middleCols(first, count).transpose() * input);
-    }
+  parallel_pieces(outputs, vector_piece(inputs, 16), [&](Index first, Index count) {
+    const ConstMap<T> part = plain ? rows_of(w, first, count)
+                                   : ConstMap<T>(w.data() + first, w.rows(), count,
+                                                 Eigen::OuterStride<>(w.outerStride()));
+    add_matrix_vector_here<OpW>(y + first, alpha, part, x);
   });
 }
 
@@ -148,6 +160,72 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
                  a.outerStride(), b.data() + (b_plain ? col : col * b.outerStride()),
                  b.outerStride(), c.data() + row * c.outerStride() + col, 1, c.outerStride(), alpha,
                  packing, nullptr);
+  });
+}
+
+struct ReadBlocks;
+
+/// c += a op(b) for a b that is not in memory as T: `read(row, col, to)` writes the part of b that
+/// begins there to `to`, a part that fits the cache, each once a piece. The sums are those of
+/// add_product, in the same order: the same bits.
+template <Operand OpB, class T, class Read>
+void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& read) {
+  const Index depth = a.cols();
+  if (c.rows() == 0 || c.cols() == 0 || depth == 0) return;
+
+  // For a row-major result Eigen's kernel computes the transpose: b is its left factor.
+  constexpr bool transposed = OpB == Operand::transposed;
+  constexpr int order = transposed ? Eigen::RowMajor : Eigen::ColMajor;
+  using Traits = Eigen::internal::gebp_traits<T, T>;
+  using Rows = Eigen::internal::const_blas_data_mapper<T, Index, Eigen::ColMajor>;
+  using Part = Eigen::internal::const_blas_data_mapper<T, Index, order>;
+  using Result = Eigen::internal::blas_data_mapper<T, Index, Eigen::ColMajor>;
+  Eigen::internal::gemm_pack_lhs<T, Index, Part, Traits::mr, Traits::LhsProgress,
+                                 typename Traits::LhsPacket4Packing, order>
+      pack_b;
+  Eigen::internal::gemm_pack_rhs<T, Index, Rows, Traits::nr, Eigen::ColMajor> pack_a;
+  Eigen::internal::gebp_kernel<T, T, Index, Result, Traits::mr, Traits::nr> kernel;
+
+  const ProductSplit<T> split(c.rows(), c.cols(), depth);
+  // Two panels of the kernel at a time: whole ones, so that each is packed as all at once would be.
+  constexpr Index height = 2 * Index{Traits::mr};
+  const Index block = whole_lines(height * split.block_depth());
+  T* const memory = split.memory();
+  T* const parts = scratch<T, ReadBlocks>(block * split.pieces());
+  parallel_pieces(split.size(), split.piece(), [&](Index first, Index count) {
+    const Index row = split.by_columns() ? 0 : first;
+    const Index rows = split.by_columns() ? c.rows() : count;
+    const Index col = split.by_columns() ? first : 0;
+    const Index cols = split.by_columns() ? count : c.cols();
+    Packing<T> packing = split.packing(first, rows, cols, memory);
+    T* const part = parts + first / split.piece() * block;
+
+    const auto pack_block = [&](Index from, Index size, Index begin, Index length) {
+      for (Index i = 0; i < size; i += height) {
+        const Index panel = std::min(height, size - i);
+        const Index wide = transposed ? length : panel;
+        const MutableMap<T> to(part, transposed ? panel : length, wide, Eigen::OuterStride<>(wide));
+        read(transposed ? from + i : begin, transposed ? begin : from + i, to);
+        pack_b(packing.blockA() + i * length, Part(part, wide), length, panel);
+      }
+    };
+    const bool pack_a_once = packing.mc() != cols && packing.kc() == depth && packing.nc() == rows;
+    for (Index i = 0; i < cols; i += packing.mc()) {
+      const Index size = std::min(packing.mc(), cols - i);
+      for (Index k = 0; k < depth; k += packing.kc()) {
+        const Index length = std::min(packing.kc(), depth - k);
+        pack_block(col + i, size, k, length);
+        for (Index j = 0; j < rows; j += packing.nc()) {
+          const Index some = std::min(packing.nc(), rows - j);
+          if (!pack_a_once || i == 0) {
+            const Rows from(a.data() + (row + j) * a.outerStride() + k, a.outerStride());
+            pack_a(packing.blockB(), from, length, some);
+          }
+          kernel(Result(c.data() + (row + j) * c.outerStride() + col + i, c.outerStride()),
+                 packing.blockA(), packing.blockB(), size, length, some, T(1));
+        }
+      }
+    }
   });
 }
 

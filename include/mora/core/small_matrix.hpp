@@ -2,21 +2,20 @@
 #pragma once
 
 #include <concepts>
-#include <cstdint>
 #include <cstring>
 
 #include "mora/core/matrix.hpp"
 #include "mora/core/small_floats.hpp"
 
-#if defined(__AVX2__) || defined(__F16C__)
+#if defined(MORA_HAS_X86_64_V3)
 #include <immintrin.h>
 #endif
 
 namespace mora::inline MORA_ABI {
 
-/// The formats of 16 bits that a frozen weight may stay in.
+/// The formats of 16 bits, which a frozen weight may stay in.
 template <class F>
-concept HalfFloat = std::same_as<F, Float16> || std::same_as<F, BFloat16>;
+concept Float16Bits = std::same_as<F, Float16> || std::same_as<F, BFloat16>;
 
 namespace detail {
 
@@ -24,10 +23,10 @@ namespace detail {
 inline constexpr Index lane_count = 8;
 using Lanes = float __attribute__((vector_size(lane_count * sizeof(float))));
 
-/// to = eight numbers at any address. By reference, as the way in which such values are returned
-/// depends on the processor.
+/// to = eight numbers at any address; a signalling NaN may become a quiet one. By reference, as the
+/// way in which such values are returned depends on the processor.
 inline void widen_lanes(const BFloat16* from, Lanes& to) {
-#if defined(__AVX2__)
+#if defined(MORA_HAS_X86_64_V3)
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   to = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 #else
@@ -35,7 +34,7 @@ inline void widen_lanes(const BFloat16* from, Lanes& to) {
 #endif
 }
 inline void widen_lanes(const Float16* from, Lanes& to) {
-#if defined(__F16C__)
+#if defined(MORA_HAS_X86_64_V3)
   to = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #else
   for (Index i = 0; i < lane_count; ++i) to[i] = widen<float>(from[i]);
@@ -43,7 +42,7 @@ inline void widen_lanes(const Float16* from, Lanes& to) {
 }
 
 /// Rows of contiguous numbers of 16 bits, for reading, in memory that someone else owns.
-template <HalfFloat F>
+template <Float16Bits F>
 struct SmallMatrix {
   const F* data;
   Index rows;
@@ -54,7 +53,7 @@ struct SmallMatrix {
 };
 
 /// to = the numbers from (row, col) on.
-template <HalfFloat F, class T>
+template <Float16Bits F, class T>
 void widen_block(const SmallMatrix<F>& from, Index row, Index col, MutableMap<T> to) {
   for (Index i = 0; i < to.rows(); ++i) {
     const F* const numbers = from.at(row + i, col);

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstring>
 
+#include "mora/core/parallel.hpp"
 #include "mora/core/product.hpp"
 #include "mora/core/small_matrix.hpp"
 
@@ -17,10 +18,8 @@
 
 namespace mora::inline MORA_ABI::detail {
 
-struct WidenedBlocks;
-
 /// y[i] += w[first + i] x for so many rows.
-template <int rows, HalfFloat F>
+template <int rows, Float16Bits F>
 void add_small_dots(float* y, const SmallMatrix<F>& w, Index first, const float* x) {
   Lanes sums[rows] = {};
   Index j = 0;
@@ -41,123 +40,59 @@ void add_small_dots(float* y, const SmallMatrix<F>& w, Index first, const float*
   }
 }
 
-/// y[i] += w[first + i] x for `count` rows: eight at a time, whose sums in flight hide their
-/// latency and whose streams keep memory busy.
-template <HalfFloat F>
-void add_small_rows(float* y, const SmallMatrix<F>& w, Index first, Index count, const float* x) {
+/// y += w x. Eight rows at a time, whose sums in flight hide their latency and whose streams keep
+/// memory busy.
+template <Float16Bits F>
+void add_small_matrix_vector(float* y, const SmallMatrix<F>& w, const float* x) {
   constexpr int together = 8;
-  Index i = 0;
-  for (; i + together <= count; i += together) add_small_dots<together>(y + i, w, first + i, x);
-  for (; i < count; ++i) add_small_dots<1>(y + i, w, first + i, x);
+  parallel_pieces(w.rows, vector_piece(w.cols, together), [&](Index first, Index count) {
+    Index i = first;
+    for (; i + together <= first + count; i += together) add_small_dots<together>(y + i, w, i, x);
+    for (; i < first + count; ++i) add_small_dots<1>(y + i, w, i, x);
+  });
 }
 
-/// y += op(w) x for contiguous vectors, on pieces of y. Memory is the limit: w is read once.
-template <Operand OpW, HalfFloat F, class T>
-void add_small_matrix_vector(T* y, const SmallMatrix<F>& w, const T* x) {
+/// y += op(w) x by Eigen's kernel, for blocks of w that are read again from the first cache.
+template <Operand OpW, Float16Bits F, class T>
+void add_small_blocks_vector(T* y, const SmallMatrix<F>& w, const T* x) {
   constexpr bool plain = OpW == Operand::plain;
-  if constexpr (plain && std::same_as<T, float>) {
-    const Index piece = std::max<Index>(16, (Index{1} << 17) / w.cols);
-    parallel_pieces(w.rows, piece, [&](Index first, Index count) {
-      add_small_rows(y + first, w, first, count, x);
-    });
-  } else {
-    // Blocks of 16 KB of floats for Eigen's kernel, read again from the first cache.
-    constexpr Index height = 8;
-    constexpr Index width = 512;
-    using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
-    const Index step = plain ? height : width;
-    const Index piece =
-        std::max<Index>(1, (Index{1} << 17) / (step * (plain ? w.cols : w.rows))) * step;
-    parallel_pieces(plain ? w.rows : w.cols, piece, [&](Index first, Index count) {
-      alignas(64) std::array<T, height * width> memory;
-      const Index first_row = plain ? first : 0;
-      const Index first_col = plain ? 0 : first;
-      const Index rows = plain ? count : w.rows;
-      const Index cols = plain ? w.cols : count;
-      for (Index i = 0; i < rows; i += height) {
-        for (Index j = 0; j < cols; j += width) {
-          const MutableMap<T> block(memory.data(), std::min(height, rows - i),
-                                    std::min(width, cols - j),
-                                    Eigen::OuterStride<>(std::min(width, cols - j)));
-          widen_block(w, first_row + i, first_col + j, block);
-          if constexpr (plain) {
-            Eigen::Map<Vector>(y + first + i, block.rows()).noalias() +=
-                block * Eigen::Map<const Vector>(x + j, block.cols());
-          } else {
-            Eigen::Map<Vector>(y + first + j, block.cols()).noalias() +=
-                block.transpose() * Eigen::Map<const Vector>(x + i, block.rows());
-          }
-        }
-      }
-    });
-  }
-}
-
-/// c += a op(w).
-template <Operand OpW, HalfFloat F, class T>
-void add_small_product(MutableMap<T> c, const ConstMap<T>& a, const SmallMatrix<F>& w) {
-  constexpr bool transposed = OpW == Operand::transposed;
-  const Index depth = a.cols();
-  if (c.rows() == 0 || c.cols() == 0 || depth == 0) return;
-  if (c.rows() == 1) {
-    return add_small_matrix_vector < transposed ? Operand::plain
-                                                : Operand::transposed > (c.data(), w, a.data());
-  }
-
-  // For a row-major result Eigen's kernel computes the transpose: w is its left factor.
-  using Traits = Eigen::internal::gebp_traits<T, T>;
-  using Rows = Eigen::internal::const_blas_data_mapper<T, Index, Eigen::ColMajor>;
-  using Result = Eigen::internal::blas_data_mapper<T, Index, Eigen::ColMajor>;
-  constexpr int order = transposed ? Eigen::RowMajor : Eigen::ColMajor;
-  using Widened = Eigen::internal::const_blas_data_mapper<T, Index, order>;
-  Eigen::internal::gemm_pack_lhs<T, Index, Widened, Traits::mr, Traits::LhsProgress,
-                                 typename Traits::LhsPacket4Packing, order>
-      pack_w;
-  Eigen::internal::gemm_pack_rhs<T, Index, Rows, Traits::nr, Eigen::ColMajor> pack_a;
-  Eigen::internal::gebp_kernel<T, T, Index, Result, Traits::mr, Traits::nr> kernel;
-
-  const ProductSplit<T> split(c.rows(), c.cols(), depth);
-  // Two panels of the kernel at a time: whole ones, so that each is packed as all at once would be.
-  constexpr Index height = 2 * Index{Traits::mr};
-  const Index block = whole_lines(height * split.block_depth());
-  T* const memory = split.memory();
-  T* const widened_memory = scratch<T, WidenedBlocks>(block * split.pieces());
-  parallel_pieces(split.size(), split.piece(), [&](Index first, Index count) {
-    const Index row = split.by_columns() ? 0 : first;
-    const Index rows = split.by_columns() ? c.rows() : count;
-    const Index col = split.by_columns() ? first : 0;
-    const Index cols = split.by_columns() ? count : c.cols();
-    Packing<T> packing = split.packing(first, rows, cols, memory);
-    T* const widened = widened_memory + first / split.piece() * block;
-
-    const auto pack_widened = [&](Index from, Index size, Index begin, Index length) {
-      for (Index i = 0; i < size; i += height) {
-        const Index panel = std::min(height, size - i);
-        const Index wide = transposed ? length : panel;
-        const MutableMap<T> to(widened, transposed ? panel : length, wide,
-                               Eigen::OuterStride<>(wide));
-        widen_block(w, transposed ? from + i : begin, transposed ? begin : from + i, to);
-        pack_w(packing.blockA() + i * length, Widened(widened, wide), length, panel);
-      }
-    };
-    const bool pack_a_once = packing.mc() != cols && packing.kc() == depth && packing.nc() == rows;
-    for (Index i = 0; i < cols; i += packing.mc()) {
-      const Index size = std::min(packing.mc(), cols - i);
-      for (Index k = 0; k < depth; k += packing.kc()) {
-        const Index length = std::min(packing.kc(), depth - k);
-        pack_widened(col + i, size, k, length);
-        for (Index j = 0; j < rows; j += packing.nc()) {
-          const Index part = std::min(packing.nc(), rows - j);
-          if (!pack_a_once || i == 0) {
-            pack_a(packing.blockB(),
-                   Rows(a.data() + (row + j) * a.outerStride() + k, a.outerStride()), length, part);
-          }
-          kernel(Result(c.data() + (row + j) * c.outerStride() + col + i, c.outerStride()),
-                 packing.blockA(), packing.blockB(), size, length, part, T(1));
-        }
+  constexpr Index height = 8;
+  constexpr Index width = 512;  // 16 KB of floats
+  const Index outputs = plain ? w.rows : w.cols;
+  const Index piece = vector_piece(plain ? w.cols : w.rows, plain ? height : width);
+  parallel_pieces(outputs, piece, [&](Index first, Index count) {
+    alignas(64) std::array<T, height * width> memory;
+    const Index first_row = plain ? first : 0;
+    const Index last_row = plain ? first + count : w.rows;
+    const Index first_col = plain ? 0 : first;
+    const Index last_col = plain ? w.cols : first + count;
+    for (Index i = first_row; i < last_row; i += height) {
+      for (Index j = first_col; j < last_col; j += width) {
+        const Index rows = std::min(height, last_row - i);
+        const Index cols = std::min(width, last_col - j);
+        const MutableMap<T> block(memory.data(), rows, cols, Eigen::OuterStride<>(cols));
+        widen_block(w, i, j, block);
+        add_matrix_vector_here<OpW>(y + (plain ? i : j), T(1), as_const(block),
+                                    x + (plain ? j : i));
       }
     }
   });
+}
+
+/// c += a op(w).
+template <Operand OpW, Float16Bits F, class T>
+void add_small_product(MutableMap<T> c, const ConstMap<T>& a, const SmallMatrix<F>& w) {
+  if (c.rows() != 1) {
+    return add_product_by_parts<OpW>(
+        c, a, [&](Index row, Index col, MutableMap<T> to) { widen_block(w, row, col, to); });
+  }
+  constexpr bool transposed = OpW == Operand::transposed;
+  if constexpr (transposed && std::same_as<T, float>) {
+    add_small_matrix_vector(c.data(), w, a.data());
+  } else {
+    constexpr Operand op = transposed ? Operand::plain : Operand::transposed;
+    add_small_blocks_vector<op>(c.data(), w, a.data());
+  }
 }
 
 }  // namespace mora::inline MORA_ABI::detail

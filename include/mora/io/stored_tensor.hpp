@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -31,6 +32,11 @@ void convert_bytes(const std::byte* from, std::span<To> to) {
 }
 
 }  // namespace detail
+
+/// What a tensor's numbers are read as: double, float, or one of the two formats of 16 bits.
+template <class T>
+concept TensorNumber =
+    detail::WideFloat<T> || std::same_as<T, Float16> || std::same_as<T, BFloat16>;
 
 /// Numbers for reading, and what keeps them alive.
 template <class T>
@@ -84,7 +90,7 @@ class StoredTensor {
   /// All numbers: in place where the file has T at an aligned address, which costs nothing, else
   /// converted into memory of their own, rounded once. Numbers beyond T's become infinite. Throws
   /// FormatError for a dtype that is not converted (is_float).
-  template <detail::AnyFloat T>
+  template <TensorNumber T>
   [[nodiscard]] SharedNumbers<T> numbers() const {
     const bool aligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % alignof(T) == 0;
     const auto count = static_cast<std::size_t>(size());
@@ -99,7 +105,7 @@ class StoredTensor {
 
   /// All numbers into memory of the caller's, converted like numbers(). Throws FormatError as that
   /// does, ShapeError for memory of another size.
-  template <detail::AnyFloat T>
+  template <TensorNumber T>
   void copy_to(std::span<T> numbers) const {
     require_float();
     detail::require_size("numbers", size(), std::ssize(numbers));
@@ -108,7 +114,7 @@ class StoredTensor {
   }
   /// Those from number `first` on, as many as the memory holds. Throws as above, and ShapeError
   /// where the tensor ends before.
-  template <detail::WideFloat T>
+  template <TensorNumber T>
   void copy_to(Index first, std::span<T> numbers) const {
     require_float();
     if (first < 0 || std::ssize(numbers) > size() - first) {

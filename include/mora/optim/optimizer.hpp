@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -122,6 +124,21 @@ class Optimizer {
   }
   void reset_state() { memories_.clear(); }
 
+  /// Sets the smallest `share` of the numbers of each moment to zero, for the parameters that the
+  /// rule means; their numbers of steps stay (ReLoRA prunes 99 % where it restarts adapters). Of
+  /// numbers of one magnitude those that come first stay. Returns the number of parameters. Throws
+  /// ArgumentError unless 0 <= share <= 1.
+  std::size_t prune_state(const NameRule& which, double share) {
+    detail::require_between("share", share, 0.0, 1.0);
+    std::size_t count = 0;
+    for (auto& [name, memory] : memories_) {
+      if (memory.state.steps == 0 || !which(name)) continue;
+      for (Matrix<Scalar>& moment : memory.state.moments) keep_largest(moment, 1.0 - share);
+      ++count;
+    }
+    return count;
+  }
+
  private:
   struct Memory {
     State state;
@@ -143,6 +160,16 @@ class Optimizer {
   static void require_usable(const Settings& settings) {
     settings.validate();
     (void)Rule(settings, 1.0, 1);
+  }
+
+  /// Leaves that part of the numbers, rounded, and zeros in the place of all others.
+  static void keep_largest(Matrix<Scalar>& moment, double part) {
+    std::vector<Index> order(static_cast<std::size_t>(moment.size()));
+    std::iota(order.begin(), order.end(), Index{0});
+    std::ranges::stable_sort(order, std::greater<>(),
+                             [&](Index i) { return std::abs(moment.data()[i]); });
+    const auto kept = static_cast<std::size_t>(std::llround(part * double(order.size())));
+    for (std::size_t i = kept; i < order.size(); ++i) moment.data()[order[i]] = Scalar(0);
   }
 
   [[nodiscard]] std::size_t group_of(std::string_view name) const {

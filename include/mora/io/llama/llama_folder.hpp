@@ -32,7 +32,7 @@ namespace detail {
 /// What becomes of weights that a file has as F16 or BF16.
 enum class SmallWeights {
   widen,  ///< Copies as T.
-  keep,   ///< In place, at half of float's memory; products widen them (see FrozenLinear).
+  keep,   ///< As they are, at half of float's memory; products widen them (see FrozenLinear).
 };
 
 /// A Hugging Face LLaMA folder that is read: config.json, and model.safetensors or shards with

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "mora/adapters/full.hpp"
+#include "mora/adapters/merging.hpp"
 #include "mora/analysis/nearest_mora.hpp"
 #include "mora/io/peft/adapter_export.hpp"
 #include "mora/io/peft/mora_operators.hpp"
@@ -17,35 +20,61 @@ struct MoraExportSettings {
   SideRounding rounding = SideRounding::paper;  ///< See MoraSettings.
 };
 
+namespace detail {
+
+/// Delta W [out, in] of an additive adapter.
+template <Real T>
+[[nodiscard]] Matrix<T> update_of(const AnyAdapter<T>& adapter) {
+  Matrix<T> update = Matrix<T>::Zero(adapter.out_features(), adapter.in_features());
+  const auto merge = adapter.row_merge();
+  for_each_weight_chunk(update.rows(), update.cols(), [&](Index first, Index count) {
+    merge->merge_rows(first, rows_of(map_of(update), first, count));
+  });
+  return update;
+}
+
+/// `f()`, with the module in front of what it throws.
+template <class F>
+void name_module(const std::string& module, const F& f) {
+  try {
+    f();
+  } catch (const NumericError& error) {
+    throw NumericError(concat(module, ": ", error.what()));
+  } catch (const ShapeError& error) {
+    throw ShapeError(concat(module, ": ", error.what()));
+  } catch (const ArgumentError& error) {
+    throw ArgumentError(concat(module, ": ", error.what()));
+  }
+}
+
+}  // namespace detail
+
 /// MoRA and LoRA adapters as MoRA of one operator, each module's update as near as that operator
 /// can have it (nearest_mora); what is stored whole (FullAdapter) stays. An operator cannot say
 /// what another has learnt, as a rule: look at the errors. Throws as nearest_mora does, naming the
-/// module.
+/// module, and ArgumentError for another adapter that is not additive.
 template <Real T>
 [[nodiscard]] AdapterExport<T> export_mora(const std::vector<NamedAdapter<T>>& adapters,
                                            const MoraExportSettings& settings = {}) {
+  detail::require_rank(settings.rank);
   AdapterExport<T> result;
   for (const NamedAdapter<T>& each : adapters) {
-    if (!each.adapter.additive()) {
+    if (each.adapter.template get_if<FullAdapter<T>>()) {
       result.adapters.push_back(each);
       continue;
     }
-    Matrix<T> update = Matrix<T>::Zero(each.adapter.out_features(), each.adapter.in_features());
-    each.adapter.row_merge()->merge_rows(0, detail::map_of(update));
-    const Matrix<double> wanted = update.template cast<double>();
+    if (!each.adapter.additive()) {
+      throw ArgumentError(
+          detail::concat(each.module, ": its adapter is of a type that is not exported"));
+    }
     const auto convert = [&]<class Op>(const Op& op) {
       const MoraSettings<Op> own{.rank = settings.rank, .rounding = settings.rounding, .op = op};
-      const NearestMora<Op> nearest = nearest_mora(MatrixView<double>(wanted), own);
-      MoraAdapter<T, Op> adapter(update.cols(), update.rows(), own);
-      adapter.matrix().value = nearest.adapter.matrix().value.template cast<T>();
+      NearestMora<T, Op> nearest = nearest_mora<T, Op>(detail::update_of(each.adapter), own);
       result.modules.push_back({each.module, settings.rank, nearest.relative_error});
-      result.adapters.push_back({each.module, AnyAdapter<T>(std::move(adapter)), each.dropout});
+      result.adapters.push_back(
+          {each.module, AnyAdapter<T>(std::move(nearest.adapter)), each.dropout});
     };
-    try {
-      std::visit(convert, settings.op);
-    } catch (const NumericError& error) {
-      throw NumericError(detail::concat(each.module, ": ", error.what()));
-    }
+    detail::name_module(each.module, [&] { std::visit(convert, settings.op); });
   }
   return result;
 }

@@ -39,6 +39,16 @@ void require_shapes(const LlamaTensors& tensors, const LlamaAdapterSet<T>& set) 
   }
 }
 
+template <Real T>
+[[nodiscard]] AdaptedModule<T> adapted_module(const LlamaTensor& tensor, AnyAdapter<T> adapter,
+                                              double dropout) {
+  AdaptedModule<T> module{std::move(adapter), dropout, {}};
+  for (const auto& parameter : module.adapter.parameters()) {
+    module.names.push_back(concat(tensor.module(), ".", parameter.name));
+  }
+  return module;
+}
+
 /// The adapters of a model, in sets by name, one of which may be switched on. What throws has
 /// changed nothing.
 template <Real T>
@@ -183,12 +193,8 @@ class LlamaAdapterSets {
   }
   static void put_adapter(Set& set, std::size_t place, const LlamaTensor& tensor,
                           AnyAdapter<T> adapter, double dropout) {
-    AdaptedModule<T> module{std::move(adapter), dropout, {}};
-    if (dropout > 0.0 && !module.adapter.additive()) throw no_dropout(tensor);
-    for (const auto& parameter : module.adapter.parameters()) {
-      module.names.push_back(concat(tensor.module(), ".", parameter.name));
-    }
-    set.linear[place] = std::move(module);
+    if (dropout > 0.0 && !adapter.additive()) throw no_dropout(tensor);
+    set.linear[place] = adapted_module(tensor, std::move(adapter), dropout);
   }
   static void put_trained(Set& set, std::size_t place, const LlamaTensor& tensor,
                           const NamedAdapter<T>& each) {

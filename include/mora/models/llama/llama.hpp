@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -36,17 +37,7 @@ class Llama {
   /// Over given weights, in the order of LlamaTensors. Weights of 16 bits stay as they are, but for
   /// norms, which become T. Throws ShapeError naming the tensor whose shape is another.
   Llama(const LlamaConfig& config, std::vector<FrozenLinear<T>> weights)
-      : config_(config), tensors_(config), weights_(std::move(weights)) {
-    detail::require_size("weights, number of tensors", tensors_.size(), weights_.size());
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      const LlamaTensor& tensor = tensors_[i];
-      weights_[i].require_usable();
-      detail::require_shape(tensor, weights_[i].out_features(), weights_[i].in_features());
-      if (tensor.vector && !weights_[i].has_weight_in_place()) {
-        weights_[i] = FrozenLinear<T>(weights_[i].read_weight());
-      }
-    }
-  }
+      : config_(config), tensors_(config), weights_(usable(std::move(weights))) {}
 
   /// Random weights: normal with the given deviation (Hugging Face's initializer_range), norms one.
   template <Generator64 G>
@@ -57,6 +48,12 @@ class Llama {
   [[nodiscard]] const LlamaTensors& tensors() const { return tensors_; }
   /// The frozen weights, by place in tensors().
   [[nodiscard]] const std::vector<FrozenLinear<T>>& weights() const { return weights_; }
+  /// Others in their place, which adapters are on top of from then on. Throws as the constructor
+  /// does, and StateError while merged.
+  void set_weights(std::vector<FrozenLinear<T>> weights) {
+    require_unmerged("set_weights");
+    weights_ = usable(std::move(weights));
+  }
 
   /// \name Adapters.
   /// @{
@@ -275,10 +272,52 @@ class Llama {
     return true;
   }
 
+  /// Folds what the adapters that are switched on have learnt into frozen weights of the model's
+  /// own, for good, and puts `make(module, weight)` in the place of each of them, module by module:
+  /// a fresh AnyAdapter<T> for a module's name and its new frozen layer. See
+  /// AdaptedLinear::restart. What trains as a copy (norms, embeddings, FullSettings) trains on;
+  /// adapters that are switched off stay, on top of the new weights. Throws StateError when nothing
+  /// is switched on, or while merged; NumericError naming the module for a number that is not
+  /// finite; ShapeError naming it for an adapter that does not fit. All or nothing.
+  template <class Make>
+  requires std::is_invocable_r_v < AnyAdapter<T>,
+  const Make&, const std::string&, const FrozenLinear<T>& > void restart(const Make& make) {
+    require_unmerged("restart");
+    Set* const set = sets_.switched_on();
+    if (!set) throw StateError("restart: no adapter is switched on");
+    detail::require_shapes(tensors_, *set);
+    std::vector<FrozenLinear<T>> weights = weights_;
+    Set fresh = *set;
+    for (std::size_t place = 0; place < tensors_.size(); ++place) {
+      auto& module = fresh.linear[place];
+      if (!module || module->adapter.template get_if<FullAdapter<T>>()) continue;
+      weights[place] = merged_module(place, module->adapter);
+      AnyAdapter<T> adapter = make(std::string(tensors_[place].module()), weights[place]);
+      module = detail::adapted_module(tensors_[place], std::move(adapter), module->dropout);
+    }
+    detail::require_shapes(tensors_, fresh);
+    *set = std::move(fresh);
+    weights_ = std::move(weights);
+    training_.forget_adapters();
+  }
+
   /// @}
 
  private:
   using Set = detail::LlamaAdapterSet<T>;
+
+  [[nodiscard]] std::vector<FrozenLinear<T>> usable(std::vector<FrozenLinear<T>> weights) const {
+    detail::require_size("weights, number of tensors", tensors_.size(), weights.size());
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const LlamaTensor& tensor = tensors_[i];
+      weights[i].require_usable();
+      detail::require_shape(tensor, weights[i].out_features(), weights[i].in_features());
+      if (tensor.vector && !weights[i].has_weight_in_place()) {
+        weights[i] = FrozenLinear<T>(weights[i].read_weight());
+      }
+    }
+    return weights;
+  }
 
   template <class G>
   static std::vector<FrozenLinear<T>> random_weights(const LlamaConfig& config, G& generator,

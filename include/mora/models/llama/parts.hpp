@@ -93,7 +93,7 @@ struct LlamaParts {
     if (const Matrix<T>* const own = trained(place)) {
       x = own->row(token);
     } else {
-      weights[place].read_rows(token, x);
+      FrozenAccess::read_rows(weights[place], token, x);
     }
   }
   /// c += a op(E), E the embedding.
@@ -103,7 +103,7 @@ struct LlamaParts {
     if (const Matrix<T>* const own = trained(place)) {
       add_product<Operand::plain, Op, T>(c, T(1), a, map_of(*own));
     } else {
-      weights[place].template add_product_to<Op>(c, a);
+      FrozenAccess::add_product<Op>(weights[place], c, a);
     }
   }
 };

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mora/io/checkpoint_folder.hpp"
+#include "mora/io/safetensors.hpp"
+#include "mora/io/safetensors_writer.hpp"
+#include "mora/models/llama/llama.hpp"
+
+/// \file
+/// The frozen weights of a model in a checkpoint of a run, for runs that fold adapters into them
+/// (Llama::restart): what they are then stands in no other file.
+
+namespace mora::inline MORA_ABI {
+
+namespace detail {
+
+inline constexpr const char* frozen_weights_file = "frozen.safetensors";
+
+/// As the checkpoint has them: [rows, cols] whatever they are, in the model's scalar.
+template <Real T>
+[[nodiscard]] TensorInfo frozen_info(const LlamaTensor& tensor) {
+  return {tensor.name, dtype_of<T>(), {tensor.rows, tensor.cols}};
+}
+
+}  // namespace detail
+
+/// Writes all frozen weights in T, next to what save_training_state writes. Throws StateError while
+/// the model is merged, FileError where the system refuses.
+template <Real T>
+void save_frozen_weights(const CheckpointWriter& writer, const Llama<T>& model) {
+  if (model.merged()) {
+    throw StateError("save_frozen_weights: the model is merged; unmerge it first");
+  }
+  std::vector<TensorInfo> infos;
+  std::map<std::string_view, std::size_t> places;
+  for (std::size_t place = 0; place < model.tensors().size(); ++place) {
+    infos.push_back(detail::frozen_info<T>(model.tensors()[place]));
+    places.emplace(model.tensors()[place].name, place);
+  }
+  SafetensorsWriter file(writer.path(detail::frozen_weights_file), std::move(infos));
+  for (const TensorInfo& info : file.tensors()) {
+    const FrozenLinear<T>& weight = model.weights()[places.at(info.name)];
+    Matrix<T> row(1, weight.in_features());
+    for (Index i = 0; i < weight.out_features(); ++i) {
+      weight.read_weight(i, row);
+      file.write(info.name, std::span<const T>(row.data(), static_cast<std::size_t>(row.size())));
+    }
+  }
+  file.commit();
+}
+
+/// Puts them back, mapped from the checkpoint, whose files may be removed meanwhile but not written
+/// over. Adapters stay as they are: load_training_state puts those back. Throws FormatError naming
+/// the tensor for another scalar, shape or set of tensors, StateError while merged; nothing has
+/// changed then.
+template <Real T>
+void load_frozen_weights(const std::filesystem::path& checkpoint, Llama<T>& model) {
+  const SafetensorsFile file(checkpoint / detail::frozen_weights_file);
+  std::vector<FrozenLinear<T>> weights;
+  std::set<std::string_view> known;
+  for (const LlamaTensor& wanted : model.tensors().all()) {
+    const StoredTensor tensor = file.tensor(wanted.name);
+    if (tensor.dtype() != dtype_of<T>()) {
+      throw FormatError(
+          file.path(), detail::concat("tensor ", detail::in_quotes(wanted.name)),
+          detail::concat("expected ", name_of(dtype_of<T>()), ", found ", name_of(tensor.dtype())));
+    }
+    tensor.require_shape({wanted.rows, wanted.cols});
+    SharedNumbers<T> numbers = tensor.numbers<T>();
+    weights.emplace_back(numbers.values.data(), wanted.rows, wanted.cols, std::move(numbers.owner));
+    known.insert(wanted.name);
+  }
+  for (const StoredTensor& tensor : file.tensors()) {
+    if (known.contains(tensor.name())) continue;
+    throw FormatError(file.path(), detail::concat("tensor ", detail::in_quotes(tensor.name())),
+                      detail::concat("is none of this model's ", known.size()));
+  }
+  model.set_weights(std::move(weights));
+}
+
+}  // namespace mora::inline MORA_ABI
