@@ -176,6 +176,47 @@ TEST_F(RestartModel, KeepsTheLossAndWhatTrainsAsACopy) {
   EXPECT_GT(model_.accumulate_gradients(batch_, 1.0).sum, 0.0);
 }
 
+// In many groups, which train on copies of the adapters.
+TEST(RestartedModel, TrainsAsOneThatWasMadeWithTheNewAdapters) {
+  Random random(8);
+  const Batch batch = grouped_batch(small_config().vocab_size);
+  const auto groups = [](std::uint64_t seed) {
+    return mora::MoraSettings<mora::RandomSharing>{.rank = 2, .op = {.seed = seed}};
+  };
+  const auto fill = [](auto& model, std::uint64_t seed) {
+    Random numbers(seed);
+    model.visit_parameters(
+        [&](std::string_view, auto& p) { mora::fill_normal(p.value, 0.1, numbers.generator()); });
+  };
+  const auto gradients = [&](auto& model) {
+    mora::zero_gradients(model);
+    (void)model.accumulate_gradients(batch, 0.5);
+    std::vector<Matrix<double>> all;
+    model.visit_parameters([&](std::string_view, const auto& p) { all.push_back(p.gradient); });
+    return all;
+  };
+  auto model = random_model();
+  model.attach("other", mora::LoraSettings{.rank = 1}, {.all_linear = true}, random.generator());
+  mora::SplitMix64 generator(1);
+  model.attach("a", groups(1), {.all_linear = true}, generator, 0.25);
+  fill(model, 9);
+  (void)gradients(model);
+  const auto dropout = model.dropout();
+  model.restart([&](const std::string&, const FrozenLinear<double>& weight) {
+    return AnyAdapter<double>(MoraAdapter<double, mora::RandomSharing>(weight, groups(2)));
+  });
+  fill(model, 10);
+  Llama<double> fresh(model.config(), model.weights());
+  fresh.attach("a", groups(2), {.all_linear = true}, generator, 0.25);
+  fill(fresh, 10);
+  fresh.set_dropout(dropout);
+  const auto found = gradients(model);
+  const auto expected = gradients(fresh);
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(same_bits(found[i], expected[i]));
+  EXPECT_EQ(model.names(), (std::vector<std::string>{"a", "other"}));
+}
+
 TEST_F(RestartModel, ChangesAllOfItOrNothing) {
   const auto check = [&](const auto& expect_refusal) {
     const auto before = parameters();
@@ -196,6 +237,13 @@ TEST_F(RestartModel, ChangesAllOfItOrNothing) {
         mora::SplitMix64 generator(5);
         return AnyAdapter<double>(mora::LoraAdapter<double>(
             weight.in_features() + wrong, weight.out_features(), {.rank = 2}, generator));
+      });
+    }));
+  });
+  check([&] {
+    EXPECT_TRUE(throws<mora::ArgumentError>({"q_proj", "additive"}, [&] {
+      model_.restart([&](const std::string&, const FrozenLinear<double>& weight) {
+        return AnyAdapter<double>(mora::FullAdapter<double>(weight));
       });
     }));
   });
@@ -229,22 +277,24 @@ TEST(PruneState, KeepsTheLargestNumbersOfEachMoment) {
   const auto pruned = states(optimizer);
   EXPECT_TRUE(same_bits(pruned.at("B").moments[0], old.at("B").moments[0]));
   EXPECT_EQ(pruned.at("A").steps, 1);
-  for (std::size_t moment = 0; moment < 2; ++moment) {
-    const Matrix<double>& from = old.at("A").moments[moment];
-    const Matrix<double>& to = pruned.at("A").moments[moment];
-    EXPECT_EQ((to.array() != 0.0).count(), 4);
-    double least_kept = infinity<double>;
-    double most_lost = 0.0;
-    for (Index i = 0; i < to.size(); ++i) {
-      if (to.data()[i] != 0.0) {
-        EXPECT_EQ(to.data()[i], from.data()[i]);
-        least_kept = std::min(least_kept, std::abs(from.data()[i]));
-      } else {
-        most_lost = std::max(most_lost, std::abs(from.data()[i]));
-      }
+  // The same entries of both, those of the largest mean squares.
+  const Matrix<double>& square = old.at("A").moments[1];
+  double least_kept = infinity<double>;
+  double most_lost = 0.0;
+  Index kept = 0;
+  for (Index i = 0; i < square.size(); ++i) {
+    const double size = square.data()[i];
+    const bool stays = pruned.at("A").moments[1].data()[i] != 0.0;
+    kept += stays;
+    (stays ? least_kept : most_lost) =
+        stays ? std::min(least_kept, size) : std::max(most_lost, size);
+    for (std::size_t moment = 0; moment < 2; ++moment) {
+      EXPECT_EQ(pruned.at("A").moments[moment].data()[i],
+                stays ? old.at("A").moments[moment].data()[i] : 0.0);
     }
-    EXPECT_GE(least_kept, most_lost);
   }
+  EXPECT_EQ(kept, 4);
+  EXPECT_GE(least_kept, most_lost);
   for (const double share : {-0.1, 1.1, nan<double>}) {
     EXPECT_TRUE(
         throws<mora::ArgumentError>({"share"}, [&] { (void)optimizer.prune_state("A", share); }));
@@ -253,6 +303,24 @@ TEST(PruneState, KeepsTheLargestNumbersOfEachMoment) {
   EXPECT_TRUE(same_bits(states(optimizer).at("A").moments[0], pruned.at("A").moments[0]));
   optimizer.prune_state("A", 1.0);
   EXPECT_FALSE(states(optimizer).at("A").moments[0].array().any());
+}
+
+// After a restart of LoRA B is zero, and A's gradient with it.
+TEST(PruneState, LeavesNoMeanToBeDividedByEpsilonAlone) {
+  Random random(7);
+  auto layer = make_layer<mora::LoraLinear<double>>(40, 30);
+  mora::AdamW<double> optimizer({.learning_rate = 1e-3});
+  for (int step = 0; step < 50; ++step) {
+    layer.visit_parameters([&](std::string_view, auto& p) {
+      p.gradient = random.matrix<double>(p.value.rows(), p.value.cols());
+    });
+    optimizer.step(layer);
+  }
+  optimizer.prune_state("A", 0.99);
+  const Matrix<double> before = layer.adapter().a().value;
+  layer.visit_parameters([](std::string_view, auto& p) { p.gradient.setZero(); });
+  optimizer.step(layer);
+  EXPECT_LE((layer.adapter().a().value - before).cwiseAbs().maxCoeff(), 1e-2);
 }
 
 TEST(RestartEvery, CallsAfterItsPeriodAndNotAtTheEnd) {

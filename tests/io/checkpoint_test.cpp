@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <mora/io/checkpoint_folder.hpp>
 #include <mora/io/llama/frozen_weights.hpp>
+#include <mora/io/llama/llama_folder.hpp>
 #include <mora/io/train/training_state.hpp>
 #include <mora/operators/sharing.hpp>
 #include <mora/optim/adamw.hpp>
@@ -460,6 +461,21 @@ TEST(TrainingState, GoesOnAcrossRestartsBitForBit) {
   }
 }
 
+TEST(FrozenWeights, StayInTheNumbersThatTheyAreKeptIn) {
+  const TemporaryFolder folder;
+  const mora::LlamaFolder stored(stored_llama("tied_bf16_shards"));
+  const auto model = stored.model<float>(mora::SmallWeights::keep);
+  CheckpointWriter writer(folder.where(), 1);
+  mora::save_frozen_weights(writer, model);
+  writer.commit();
+  auto loaded = stored.model<float>();
+  mora::load_frozen_weights(folder / "ckpt-1", loaded);
+  for (std::size_t i = 0; i < model.weights().size(); ++i) {
+    EXPECT_EQ(loaded.weights()[i].weight_bits(), model.weights()[i].weight_bits());
+    EXPECT_TRUE(same_bits(loaded.weights()[i].read_weight(), model.weights()[i].read_weight()));
+  }
+}
+
 TEST(FrozenWeights, OfAnotherModelAreRefused) {
   const TemporaryFolder folder;
   const RestartingRun run;
@@ -476,7 +492,7 @@ TEST(FrozenWeights, OfAnotherModelAreRefused) {
   wide.intermediate_size = 12;
   refused(random_model(wide), {"gate_proj", "expected shape [12, 10], found [11, 10]"});
   refused(random_model(small_config(true)), {"lm_head.weight", "none of this model's"});
-  refused(random_model<float>(), {"expected F32, found F64"});
+  refused(random_model<float>(), {"expected F32, F16 or BF16, found F64"});
   auto merged = random_model();
   merged.attach("a", RestartingRun::groups(0), {.all_linear = true});
   merged.merge();

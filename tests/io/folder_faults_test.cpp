@@ -20,8 +20,8 @@
 #include "support/files.hpp"
 
 /// \file
-/// Folders of several files while every open, write, fsync, close and rename fails once: the old
-/// one, the new one, or none that loads. (Single files and shards: faults_test.)
+/// Folders of several files while every open, write, fsync, close, rename and unlink fails once:
+/// the old one, the new one, or none that loads. (Single files and shards: faults_test.)
 
 namespace mora_tests {
 namespace {
@@ -101,6 +101,24 @@ TEST(CheckpointWriter, LeavesWholeCheckpointsWhateverFails) {
       });
   EXPECT_GT(outcomes[1], 10);
   EXPECT_GT(outcomes[2], 0);
+}
+
+// One of its step that is not whole gives way.
+TEST(CheckpointWriter, ReplacesABrokenOneOrSaysWhyNot) {
+  const TemporaryFolder folder;
+  fail_every_call(
+      [&] {
+        std::filesystem::remove_all(folder / "run");
+        for (const mora::Index step : {1, 2}) write_checkpoint(folder / "run", step);
+        write_file(folder / "run" / "ckpt-2" / "adapter", "broken");
+      },
+      [&] { write_checkpoint(folder / "run", 2); },
+      [&](bool thrown) {
+        const auto found = mora::find_checkpoint(folder / "run");
+        ASSERT_TRUE(found.newest);
+        EXPECT_TRUE(found.newest->step == 2 || thrown);
+        EXPECT_TRUE(mora::list_checkpoints(folder / "run").leftovers.empty());
+      });
 }
 
 TEST(CheckpointWriter, KeepsTheNewestWhateverFailsInPruning) {

@@ -24,6 +24,11 @@ namespace detail {
 /// What the library asks of a frozen weight whose arguments were checked, in whatever numbers it is
 /// kept.
 struct FrozenAccess {
+  /// Calls `f` with the weight: a ConstMap<T>, or a SmallMatrix of its numbers.
+  template <class T, class F>
+  static void visit(const FrozenLinear<T>& layer, const F& f) {
+    layer.visit_weight(f);
+  }
   /// rows = rows [first, ...) of W.
   template <class T>
   static void read_rows(const FrozenLinear<T>& layer, Index first, MutableMap<T> rows) {

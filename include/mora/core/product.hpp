@@ -167,7 +167,7 @@ struct ReadBlocks;
 
 /// c += a op(b) for a b that is not in memory as T: `read(row, col, to)` writes the part of b that
 /// begins there to `to`, a part that fits the cache, each once a piece. The sums are those of
-/// add_product, in the same order: the same bits.
+/// add_product, in the same order, where c has more than one row: the same bits.
 template <Operand OpB, class T, class Read>
 void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& read) {
   const Index depth = a.cols();

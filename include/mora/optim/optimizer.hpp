@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -124,19 +125,24 @@ class Optimizer {
   }
   void reset_state() { memories_.clear(); }
 
-  /// Sets the smallest `share` of the numbers of each moment to zero, for the parameters that the
-  /// rule means; their numbers of steps stay (ReLoRA prunes 99 % where it restarts adapters). Of
-  /// numbers of one magnitude those that come first stay. Returns the number of parameters. Throws
-  /// ArgumentError unless 0 <= share <= 1.
+  /// Sets all but the largest numbers of the moments to zero, `share` of them, for the parameters
+  /// that the rule means; their numbers of steps stay (ReLoRA prunes 99 % where it restarts
+  /// adapters). Entries are ordered by their last moment, AdamW's mean square, and lose all of them
+  /// together: a mean without its square would be divided by epsilon alone. (The reference prunes
+  /// each moment by an order of its own.) Returns the number of parameters. Throws ArgumentError
+  /// unless 0 <= share <= 1; nothing has changed then.
   std::size_t prune_state(const NameRule& which, double share) {
     detail::require_between("share", share, 0.0, 1.0);
-    std::size_t count = 0;
+    std::vector<State*> meant;
+    Index largest = 0;
     for (auto& [name, memory] : memories_) {
       if (memory.state.steps == 0 || !which(name)) continue;
-      for (Matrix<Scalar>& moment : memory.state.moments) keep_largest(moment, 1.0 - share);
-      ++count;
+      meant.push_back(&memory.state);
+      largest = std::max(largest, memory.state.moments.back().size());
     }
-    return count;
+    std::vector<Index> order(static_cast<std::size_t>(largest));
+    for (State* const state : meant) prune(*state, share, order);
+    return meant.size();
   }
 
  private:
@@ -162,14 +168,20 @@ class Optimizer {
     (void)Rule(settings, 1.0, 1);
   }
 
-  /// Leaves that part of the numbers, rounded, and zeros in the place of all others.
-  static void keep_largest(Matrix<Scalar>& moment, double part) {
-    std::vector<Index> order(static_cast<std::size_t>(moment.size()));
-    std::iota(order.begin(), order.end(), Index{0});
-    std::ranges::stable_sort(order, std::greater<>(),
-                             [&](Index i) { return std::abs(moment.data()[i]); });
-    const auto kept = static_cast<std::size_t>(std::llround(part * double(order.size())));
-    for (std::size_t i = kept; i < order.size(); ++i) moment.data()[order[i]] = Scalar(0);
+  /// `order` is memory for as many entries.
+  static void prune(State& state, double share, std::vector<Index>& order) {
+    const Matrix<Scalar>& rank_by = state.moments.back();
+    const std::span<Index> entries(order.data(), static_cast<std::size_t>(rank_by.size()));
+    const auto lost = static_cast<std::ptrdiff_t>(std::llround(share * double(entries.size())));
+    std::iota(entries.begin(), entries.end(), Index{0});
+    std::ranges::nth_element(entries, entries.begin() + lost, [&](Index a, Index b) {
+      const Scalar first = std::abs(rank_by.data()[a]);
+      const Scalar second = std::abs(rank_by.data()[b]);
+      return first < second || (first == second && a > b);
+    });
+    for (const Index i : entries.first(static_cast<std::size_t>(lost))) {
+      for (Matrix<Scalar>& moment : state.moments) moment.data()[i] = Scalar(0);
+    }
   }
 
   [[nodiscard]] std::size_t group_of(std::string_view name) const {

@@ -25,16 +25,22 @@ namespace detail {
 
 inline constexpr const char* frozen_weights_file = "frozen.safetensors";
 
-/// As the checkpoint has them: [rows, cols] whatever they are, in the model's scalar.
-template <Real T>
-[[nodiscard]] TensorInfo frozen_info(const LlamaTensor& tensor) {
-  return {tensor.name, dtype_of<T>(), {tensor.rows, tensor.cols}};
+/// Calls `use` with a number of the type that the weight's numbers have.
+template <Real T, class F>
+void with_number_of(const FrozenLinear<T>& weight, const F& use) {
+  FrozenAccess::visit(weight, [&]<class W>(const W& w) {
+    if constexpr (requires { w.stride; }) {
+      use(*w.data);
+    } else {
+      use(T{});
+    }
+  });
 }
 
 }  // namespace detail
 
-/// Writes all frozen weights in T, next to what save_training_state writes. Throws StateError while
-/// the model is merged, FileError where the system refuses.
+/// Writes all frozen weights in the numbers that they are kept in, next to what save_training_state
+/// writes. Throws StateError while the model is merged, FileError where the system refuses.
 template <Real T>
 void save_frozen_weights(const CheckpointWriter& writer, const Llama<T>& model) {
   if (model.merged()) {
@@ -43,8 +49,11 @@ void save_frozen_weights(const CheckpointWriter& writer, const Llama<T>& model) 
   std::vector<TensorInfo> infos;
   std::map<std::string_view, std::size_t> places;
   for (std::size_t place = 0; place < model.tensors().size(); ++place) {
-    infos.push_back(detail::frozen_info<T>(model.tensors()[place]));
-    places.emplace(model.tensors()[place].name, place);
+    const LlamaTensor& tensor = model.tensors()[place];
+    detail::with_number_of(model.weights()[place], [&]<class Number>(Number) {
+      infos.push_back({tensor.name, dtype_of<Number>(), {tensor.rows, tensor.cols}});
+    });
+    places.emplace(tensor.name, place);
   }
   SafetensorsWriter file(writer.path(detail::frozen_weights_file), std::move(infos));
   for (const TensorInfo& info : file.tensors()) {
@@ -59,9 +68,9 @@ void save_frozen_weights(const CheckpointWriter& writer, const Llama<T>& model) 
 }
 
 /// Puts them back, mapped from the checkpoint, whose files may be removed meanwhile but not written
-/// over. Adapters stay as they are: load_training_state puts those back. Throws FormatError naming
-/// the tensor for another scalar, shape or set of tensors, StateError while merged; nothing has
-/// changed then.
+/// over. Adapters stay as they are: the caller has attached those of that restart, with their
+/// seeds, and load_training_state puts their numbers back. Throws FormatError naming the tensor for
+/// another scalar, shape or set of tensors, StateError while merged; nothing has changed then.
 template <Real T>
 void load_frozen_weights(const std::filesystem::path& checkpoint, Llama<T>& model) {
   const SafetensorsFile file(checkpoint / detail::frozen_weights_file);
@@ -69,14 +78,23 @@ void load_frozen_weights(const std::filesystem::path& checkpoint, Llama<T>& mode
   std::set<std::string_view> known;
   for (const LlamaTensor& wanted : model.tensors().all()) {
     const StoredTensor tensor = file.tensor(wanted.name);
-    if (tensor.dtype() != dtype_of<T>()) {
-      throw FormatError(
-          file.path(), detail::concat("tensor ", detail::in_quotes(wanted.name)),
-          detail::concat("expected ", name_of(dtype_of<T>()), ", found ", name_of(tensor.dtype())));
-    }
     tensor.require_shape({wanted.rows, wanted.cols});
-    SharedNumbers<T> numbers = tensor.numbers<T>();
-    weights.emplace_back(numbers.values.data(), wanted.rows, wanted.cols, std::move(numbers.owner));
+    const auto add = [&]<class Number>(Number) {
+      SharedNumbers<Number> numbers = tensor.template numbers<Number>();
+      weights.emplace_back(numbers.values.data(), wanted.rows, wanted.cols,
+                           std::move(numbers.owner));
+    };
+    if (tensor.dtype() == Dtype::f16) {
+      add(Float16{});
+    } else if (tensor.dtype() == Dtype::bf16) {
+      add(BFloat16{});
+    } else if (tensor.dtype() == dtype_of<T>()) {
+      add(T{});
+    } else {
+      throw FormatError(file.path(), detail::concat("tensor ", detail::in_quotes(wanted.name)),
+                        detail::concat("expected ", name_of(dtype_of<T>()), ", F16 or BF16, found ",
+                                       name_of(tensor.dtype())));
+    }
     known.insert(wanted.name);
   }
   for (const StoredTensor& tensor : file.tensors()) {

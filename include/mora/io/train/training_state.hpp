@@ -136,7 +136,8 @@ template <class O>
 
 /// Writes parameters, optimizer and position into a checkpoint that is being written. `description`
 /// says what the run is of, and must be the same when it goes on: operator and type of adapters,
-/// size of the data, whatever a number of a shape does not show. Throws ArgumentError as
+/// size of the data, whatever a number of a shape does not show. What the optimizer remembers of
+/// parameters that the model no longer has is left out. Throws ArgumentError as
 /// SafetensorsWriter does, FileError where the system refuses.
 ///
 ///     mora::CheckpointWriter writer("run", position.state.step);
@@ -156,14 +157,17 @@ void save_training_state(const CheckpointWriter& writer, const M& model,
   }
   for (const auto& [key, text] : description) metadata["description." + key] = text;
   detail::MatrixList<T> parameters;
+  std::set<std::string, std::less<>> names;
   model.visit_parameters([&](std::string_view name, const Parameter<T>& parameter) {
     parameters.add(std::string(name), parameter.value);
+    names.emplace(name);
   });
   parameters.write(writer.path(detail::parameters_file), metadata);
 
   detail::MatrixList<T> moments;
   TextMap steps = {{"moments", detail::optimizer_kind<Optimizer<Rule>>()}};
   optimizer.visit_state([&](std::string_view name, const auto& state) {
+    if (!names.contains(name)) return;  // of an adapter that was replaced
     steps["steps." + std::string(name)] = std::to_string(state.steps);
     for (std::size_t i = 0; i < state.moments.size(); ++i) {
       moments.add(detail::concat(Optimizer<Rule>::moment_names[i], ".", name), state.moments[i]);

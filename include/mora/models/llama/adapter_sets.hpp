@@ -39,6 +39,15 @@ void require_shapes(const LlamaTensors& tensors, const LlamaAdapterSet<T>& set) 
   }
 }
 
+/// What takes the place of an adapter that was folded into its weight.
+template <Real T>
+void require_restartable(const LlamaTensor& tensor, const AnyAdapter<T>& adapter) {
+  require_shape(tensor, adapter.out_features(), adapter.in_features());
+  if (!adapter.additive()) {
+    throw ArgumentError(concat(tensor.module(), ": expected an additive adapter"));
+  }
+}
+
 template <Real T>
 [[nodiscard]] AdaptedModule<T> adapted_module(const LlamaTensor& tensor, AnyAdapter<T> adapter,
                                               double dropout) {

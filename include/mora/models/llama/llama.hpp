@@ -35,7 +35,8 @@ class Llama {
   using Batch = mora::Batch;
 
   /// Over given weights, in the order of LlamaTensors. Weights of 16 bits stay as they are, but for
-  /// norms, which become T. Throws ShapeError naming the tensor whose shape is another.
+  /// norms, which become T. Throws ShapeError naming the tensor whose shape is another,
+  /// ArgumentError for one with a bias.
   Llama(const LlamaConfig& config, std::vector<FrozenLinear<T>> weights)
       : config_(config), tensors_(config), weights_(usable(std::move(weights))) {}
 
@@ -274,11 +275,14 @@ class Llama {
 
   /// Folds what the adapters that are switched on have learnt into frozen weights of the model's
   /// own, for good, and puts `make(module, weight)` in the place of each of them, module by module:
-  /// a fresh AnyAdapter<T> for a module's name and its new frozen layer. See
+  /// a fresh additive AnyAdapter<T> for a module's name and its new frozen layer. See
   /// AdaptedLinear::restart. What trains as a copy (norms, embeddings, FullSettings) trains on;
-  /// adapters that are switched off stay, on top of the new weights. Throws StateError when nothing
-  /// is switched on, or while merged; NumericError naming the module for a number that is not
-  /// finite; ShapeError naming it for an adapter that does not fit. All or nothing.
+  /// adapters that are switched off stay, on top of the new weights. The caller resets what an
+  /// optimizer remembers of the replaced parameters. Pointers to adapters end. Throws StateError
+  /// when nothing is switched on, or while merged; NumericError naming the module for a number that
+  /// is not finite; ShapeError and ArgumentError naming it for an adapter that does not fit or is
+  /// not additive. All or nothing, so that old and new weights of the adapted modules are in memory
+  /// together.
   template <class Make>
   requires std::is_invocable_r_v < AnyAdapter<T>,
   const Make&, const std::string&, const FrozenLinear<T>& > void restart(const Make& make) {
@@ -287,16 +291,18 @@ class Llama {
     if (!set) throw StateError("restart: no adapter is switched on");
     detail::require_shapes(tensors_, *set);
     std::vector<FrozenLinear<T>> weights = weights_;
-    Set fresh = *set;
+    std::vector<std::pair<std::size_t, detail::AdaptedModule<T>>> fresh;
     for (std::size_t place = 0; place < tensors_.size(); ++place) {
-      auto& module = fresh.linear[place];
+      const auto& module = set->linear[place];
       if (!module || module->adapter.template get_if<FullAdapter<T>>()) continue;
       weights[place] = merged_module(place, module->adapter);
-      AnyAdapter<T> adapter = make(std::string(tensors_[place].module()), weights[place]);
-      module = detail::adapted_module(tensors_[place], std::move(adapter), module->dropout);
+      const LlamaTensor& tensor = tensors_[place];
+      AnyAdapter<T> adapter = make(std::string(tensor.module()), weights[place]);
+      detail::require_restartable(tensor, adapter);
+      fresh.emplace_back(place,
+                         detail::adapted_module(tensor, std::move(adapter), module->dropout));
     }
-    detail::require_shapes(tensors_, fresh);
-    *set = std::move(fresh);
+    for (auto& [place, module] : fresh) set->linear[place] = std::move(module);
     weights_ = std::move(weights);
     training_.forget_adapters();
   }
@@ -312,6 +318,9 @@ class Llama {
       const LlamaTensor& tensor = tensors_[i];
       weights[i].require_usable();
       detail::require_shape(tensor, weights[i].out_features(), weights[i].in_features());
+      if (weights[i].bias().size() != 0) {
+        throw ArgumentError(detail::concat(tensor.name, ": the decoder has no biases"));
+      }
       if (tensor.vector && !weights[i].has_weight_in_place()) {
         weights[i] = FrozenLinear<T>(weights[i].read_weight());
       }
