@@ -86,10 +86,15 @@ def draw(axes, points, method, markers=True):
 
 
 def plain_log(axis, ticks):
-    """Ticks at the given values only, written as plain numbers."""
+    """Ticks at the given values only, written as plain numbers; none beside one that is near."""
+    written = []
+    for tick in sorted(ticks):
+        if not written or tick >= 1.9 * written[-1]:
+            written.append(tick)
     axis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if any(abs(value / w - 1) < 1e-6 for w in written) else ""))
 
 
 def save(figure, axes, path, legend_columns):
