@@ -244,7 +244,8 @@ struct Decoupling {
 /// Rotation exactly as the reference's type 6 computes it; the paper's choice. Paper, Eqs. 9 to 11.
 /// Where in > out the reference drops the blocks beyond the output; here they are not computed, so
 /// the cost is about min(in, out) * side multiply-adds a token. Their inputs are never read: at
-/// 11008 -> 4096, r = 8, 6,832 of 11,008. CoveringRotation reads all of them, for in * side.
+/// 11008 -> 4096, r = 8, 6,856 of 11,008 (6,832 with the reference's rounding). CoveringRotation
+/// reads all of them, for in * side.
 struct Rotation {
   bool operator==(const Rotation&) const = default;
   double base = 10000.0;  ///< RoPE's base, > 0.
