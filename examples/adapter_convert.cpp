@@ -37,6 +37,25 @@ void print(const std::vector<mora::ExportedModule>& modules) {
   }
 }
 
+/// What the folder says besides its adapters goes on to the new one.
+[[nodiscard]] mora::PeftSaveSettings settings_of(const Options& o, const mora::PeftFolder& folder) {
+  mora::PeftSaveSettings settings{.dtype = mora::Dtype::f32,
+                                  .base_model = folder.config().base_model,
+                                  .task_type = folder.config().task_type};
+  if (o.base) {
+    const auto config = std::filesystem::path(*o.base) / "config.json";
+    settings.tied_head = mora::read_llama_config(config).config.tie_word_embeddings;
+  }
+  return settings;
+}
+
+/// Nothing that is there is written over, the adapter itself least of all.
+void require_new(const std::filesystem::path& out) {
+  if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
+    throw mora::FileError(out, "is there already; name another place");
+  }
+}
+
 void write_mora(const Options& o, const mora::PeftFolder& folder, mora::PeftOperator op) {
   if (o.low_rank.relative_error) {
     throw mora::ArgumentError("--error is for --to lora and gguf; MoRA has --rank");
@@ -54,7 +73,7 @@ void write_mora(const Options& o, const mora::PeftFolder& folder, mora::PeftOper
       settings.op);
   const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
   const auto exported = mora::export_mora(adapters, settings);
-  mora::save_peft(exported.adapters, o.out, {.dtype = mora::Dtype::f32});
+  mora::save_peft(exported.adapters, o.out, settings_of(o, folder));
   print(exported.modules);
 }
 
@@ -69,7 +88,7 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
         exported.adapters,
         mora::read_llama_config(std::filesystem::path(*o.base) / "config.json").config, o.out);
   } else {
-    mora::save_peft(exported.adapters, o.out);
+    mora::save_peft(exported.adapters, o.out, settings_of(o, folder));
   }
   print(exported.modules);
 }
@@ -102,6 +121,7 @@ int main(int count, char** arguments) {
     if (!op && o.form != "lora" && o.form != "gguf") {
       throw mora::ArgumentError("--to: expected lora, gguf or an operator, found " + o.form);
     }
+    require_new(o.out);
     const mora::PeftFolder folder(o.adapter, {.transposed = o.transposed});
     programs::print_warnings(folder.warnings());
     if (op) {

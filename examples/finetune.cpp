@@ -156,6 +156,13 @@ void require_new(const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
 }
 
+/// Both are there.
+void require_another(const std::string& option, const std::filesystem::path& folder,
+                     const std::filesystem::path& out) {
+  if (!std::filesystem::equivalent(folder, out)) return;
+  throw mora::ArgumentError(option + ": expected another folder than OUT");
+}
+
 /// What must be the same when a run goes on: all that its result depends on.
 [[nodiscard]] mora::TextMap description_of(const Options& o, const Model& model, Index examples) {
   const auto text = [](const auto& number) {
@@ -203,7 +210,6 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
             mora::Batches<programs::TrainingData>& batches, const mora::TextMap& description) {
   const auto found = mora::find_checkpoint(*o.run);
   programs::print_warnings(found.passed_over);
-  mora::remove_leftovers(*o.run);
   if (!found.newest) {
     if (o.resume) std::cerr << "no checkpoint in " << *o.run << ", beginning at the start\n";
     return;
@@ -214,6 +220,7 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
                               ": is there already; go on from it with --resume, or name another "
                               "folder");
   }
+  mora::remove_leftovers(*o.run);
   const auto position = mora::load_training_state(checkpoint, model, optimizer, description);
   const auto passes = position.counters.find("dropout.passes");
   if (passes == position.counters.end()) {
@@ -230,9 +237,12 @@ void finetune(Options& o) {
   const AnySchedule schedule = schedule_of(o);
   o.train.steps = o.steps;
   o.train.validate();
-  if (o.out == o.merged) throw mora::ArgumentError("--merged: expected another folder than OUT");
   require_new(o.out);
-  if (o.merged) require_new(*o.merged);
+  if (o.merged) {
+    require_new(*o.merged);
+    require_another("--merged", *o.merged, o.out);
+  }
+  if (o.run && std::filesystem::exists(*o.run)) require_another("--run", *o.run, o.out);
 
   auto base = programs::language_model(o.model, o.seed, o.keep_small);
   Model& model = base.model;

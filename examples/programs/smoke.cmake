@@ -34,6 +34,12 @@ expect(0 "q_proj,LoRA,16,16,64," adapter_info "${out}/small" --base "${out}/merg
 expect(1 "merged: is there already" adapter_merge "${base}" "${adapter}" "${out}/merged")
 expect(1 "--to gguf needs --base" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf)
 expect(0 "down_proj,4,0" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf --base "${base}")
+expect(1 "small: is there already" adapter_convert "${adapter}" "${out}/small" --to lora)
+set(tied "${CMAKE_ARGV4}/llama_folders/tied_bf16_shards")
+expect(0 "rank" adapter_convert "${CMAKE_ARGV4}/peft_folders/tied_embedding" "${out}/tied" --to lora --base
+       "${tied}")
+expect(0 "embed_tokens,whole" adapter_info "${out}/tied" --base "${tied}")
+file(REMOVE_RECURSE "${out}/tied")
 expect(1 "relative_error" adapter_convert "${adapter}" "${out}/y" --to lora --error 2)
 expect(1 "--to: .*found pytorch" adapter_convert "${adapter}" "${out}/y" --to pytorch)
 expect(0 "down_proj,2,0\\.[0-9]+" adapter_convert "${adapter}" "${out}/sharing" --to sharing --rank 2

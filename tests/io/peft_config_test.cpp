@@ -176,6 +176,16 @@ TEST_F(PeftConfigTest, Case27OtherMoraTypesAreRefused) {
   EXPECT_TRUE(refused("mora_type'", {"expected use_mora to be true"}));
 }
 
+// The paper's fork of PEFT writes all of its fields.
+TEST_F(PeftConfigTest, LoraOfThePapersForkIsLora) {
+  set("use_mora", false);
+  change_config([&](Json& json) { json["mora_type"] = 1; });
+  EXPECT_EQ(config().dialect, mora::PeftDialect::lora);
+  EXPECT_EQ(config().warnings, std::vector<std::string>{});
+  change_config([&](Json& json) { json["mora_operator"] = "sharing"; });
+  EXPECT_TRUE(refused("mora_operator'", {"expected use_mora to be true"}));
+}
+
 TEST_F(PeftConfigTest, Case119TargetModules) {
   set("target_modules", {"q_proj", "mlp.up_proj"});
   EXPECT_TRUE(config().targets("model.layers.0.self_attn.q_proj"));

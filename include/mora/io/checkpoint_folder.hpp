@@ -232,7 +232,10 @@ class CheckpointWriter {
     AtomicFile manifest(folder_.path() / detail::manifest_name);
     manifest.write(std::as_bytes(std::span(text)));
     manifest.commit();
-    if (is_there(target_.path)) detail::remove_checkpoint(target_.path);
+    if (is_there(target_.path)) {
+      require_broken(target_);  // another process may have been faster
+      detail::remove_checkpoint(target_.path);
+    }
     folder_.commit();
   }
 
@@ -254,10 +257,12 @@ class CheckpointWriter {
   [[nodiscard]] static Checkpoint free_place(const std::filesystem::path& folder, Index step) {
     detail::require_at_least<Index>("checkpoint, step", 0, step);
     Checkpoint place{folder / detail::checkpoint_name(step), step};
-    if (is_there(place.path) && is_whole(place)) {
-      throw StateError(detail::concat(place.path.string(), ": this checkpoint is there already"));
-    }
+    if (is_there(place.path)) require_broken(place);
     return place;
+  }
+  static void require_broken(const Checkpoint& place) {
+    if (!is_whole(place)) return;
+    throw StateError(detail::concat(place.path.string(), ": this checkpoint is there already"));
   }
 
   Checkpoint target_;

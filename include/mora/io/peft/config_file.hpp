@@ -153,9 +153,15 @@ class PeftConfigReader {
   }
 
   void read_lora() {
+    // The paper's fork writes all of its fields: `use_mora` false beside the default mora_type.
+    const bool says_so = json_.boolean("use_mora").has_value();
     for (const std::string_view key : {"mora_type", "mora_operator"}) {
-      if (json_.has(key))
-        json_.fail(key, "expected use_mora to be true, found it false or missing");
+      if (!json_.has(key)) continue;
+      if (says_so && key == "mora_type") {
+        (void)json_.find(key);
+        continue;
+      }
+      json_.fail(key, "expected use_mora to be true, found it false or missing");
     }
     json_.refuse_null("lora_alpha", "a number");
     config_.alpha = json_.number("lora_alpha").value_or(config_.alpha);
@@ -261,9 +267,9 @@ class PeftConfigReader {
       config_.warnings.push_back(concat(start, "key '", each.key, "' is left out: ", each.what));
     }
     if (const auto* const version = json_.find("peft_version"); version && is_newer(*version)) {
-      config_.warnings.push_back(concat(start, "written by PEFT ", version->get<std::string>(),
-                                        "; up to ", peft_version_known[0], '.',
-                                        peft_version_known[1], " all keys are known"));
+      config_.warnings.push_back(
+          concat(start, "written by PEFT ", in_quotes(version->get<std::string>()), "; up to ",
+                 peft_version_known[0], '.', peft_version_known[1], " all keys are known"));
     }
     for (const std::string_view key : peft_ignored) (void)json_.find(key);
     std::string unknown;

@@ -32,6 +32,8 @@ struct PeftSaveSettings {
   /// Whether MoRA is written in this library's dialect also where the paper's could say it. The
   /// paper's has no scale, which is multiplied into M there: rounded, unless it is a power of two.
   bool own_dialect = false;
+  /// For adapters without a model: an embedding that trains (model.embed_tokens) is the head too.
+  bool tied_head = false;
   std::string base_model = {};          ///< base_model_name_or_path.
   std::string task_type = "CAUSAL_LM";  ///< PEFT's; may be empty.
 };
@@ -282,6 +284,25 @@ void write_peft(const std::filesystem::path& folder, std::vector<PeftPart<T>> pa
   config_file.commit();
 }
 
+/// What belongs together: a tied embedding that trains goes under both names, as PEFT does.
+template <Real T>
+void write_peft(const std::filesystem::path& folder, std::vector<PeftPart<T>> parts, bool tied_head,
+                const PeftSaveSettings& settings) {
+  const auto embedding = std::find_if(parts.begin(), parts.end(), [](const auto& part) {
+    return part.module == "model.embed_tokens";
+  });
+  const bool tied = embedding != parts.end() && tied_head;
+  if (tied) {
+    PeftPart<T> head = *embedding;
+    head.module = "lm_head";
+    parts.push_back(std::move(head));
+  }
+  PeftConfig config = peft_config_of(parts, settings);
+  config.ensure_weight_tying = tied;
+  if (tied) std::erase(config.modules_to_save, "lm_head");  // that key brings it
+  write_peft(folder, std::move(parts), config, settings.dtype.value_or(dtype_of<T>()));
+}
+
 template <Real T>
 [[nodiscard]] std::vector<PeftPart<T>> parts_of(std::span<const AttachedModule<T>> modules) {
   std::vector<PeftPart<T>> parts;
@@ -306,9 +327,7 @@ void save_peft(const std::vector<NamedAdapter<T>>& adapters, const std::filesyst
   for (const NamedAdapter<T>& each : adapters) {
     modules.push_back({.module = each.module, .adapter = &each.adapter, .dropout = each.dropout});
   }
-  std::vector<detail::PeftPart<T>> parts = detail::parts_of<T>(modules);
-  const PeftConfig config = detail::peft_config_of(parts, settings);
-  detail::write_peft(folder, std::move(parts), config, settings.dtype.value_or(dtype_of<T>()));
+  detail::write_peft(folder, detail::parts_of<T>(modules), settings.tied_head, settings);
 }
 
 /// The same with what a LLaMA has under `name`. An embedding that trains and is the head too is
@@ -319,20 +338,8 @@ void save_peft(const Llama<T>& model, const std::string& name, const std::filesy
                const PeftSaveSettings& settings = {}) {
   if (model.merged()) throw StateError("save_peft: the model is merged; unmerge it first");
   const std::vector<AttachedModule<T>> modules = model.attached(name);
-  std::vector<detail::PeftPart<T>> parts = detail::parts_of<T>(modules);
-  const auto embedding = std::find_if(parts.begin(), parts.end(), [](const auto& part) {
-    return part.module == "model.embed_tokens";
-  });
-  const bool tied = embedding != parts.end() && model.config().tie_word_embeddings;
-  if (tied) {
-    detail::PeftPart<T> head = *embedding;
-    head.module = "lm_head";
-    parts.push_back(std::move(head));
-  }
-  PeftConfig config = detail::peft_config_of(parts, settings);
-  config.ensure_weight_tying = tied;
-  if (tied) std::erase(config.modules_to_save, "lm_head");  // that key brings it
-  detail::write_peft(folder, std::move(parts), config, settings.dtype.value_or(dtype_of<T>()));
+  detail::write_peft(folder, detail::parts_of<T>(modules), model.config().tie_word_embeddings,
+                     settings);
 }
 
 }  // namespace mora::inline MORA_ABI
