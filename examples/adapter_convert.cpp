@@ -49,13 +49,6 @@ void print(const std::vector<mora::ExportedModule>& modules) {
   return settings;
 }
 
-/// Nothing that is there is written over, the adapter itself least of all.
-void require_new(const std::filesystem::path& out) {
-  if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
-    throw mora::FileError(out, "is there already; name another place");
-  }
-}
-
 void write_mora(const Options& o, const mora::PeftFolder& folder, mora::PeftOperator op) {
   if (o.low_rank.relative_error) {
     throw mora::ArgumentError("--error is for --to lora and gguf; MoRA has --rank");
@@ -121,7 +114,7 @@ int main(int count, char** arguments) {
     if (!op && o.form != "lora" && o.form != "gguf") {
       throw mora::ArgumentError("--to: expected lora, gguf or an operator, found " + o.form);
     }
-    require_new(o.out);
+    programs::require_new(o.out);
     const mora::PeftFolder folder(o.adapter, {.transposed = o.transposed});
     programs::print_warnings(folder.warnings());
     if (op) {

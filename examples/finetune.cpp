@@ -148,11 +148,9 @@ struct AnySchedule {
   return kept.empty() ? mora::CsvHeader::write : mora::CsvHeader::leave_out;
 }
 
-/// A folder that the results will be put into. Nothing that is there is written over.
-void require_new(const std::filesystem::path& folder) {
-  if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
-    throw mora::FileError(folder, "is there already; name another folder");
-  }
+/// A folder that the results will be put into.
+void make_new(const std::filesystem::path& folder) {
+  programs::require_new(folder);
   std::filesystem::create_directories(folder);
 }
 
@@ -237,9 +235,9 @@ void finetune(Options& o) {
   const AnySchedule schedule = schedule_of(o);
   o.train.steps = o.steps;
   o.train.validate();
-  require_new(o.out);
+  make_new(o.out);
   if (o.merged) {
-    require_new(*o.merged);
+    make_new(*o.merged);
     require_another("--merged", *o.merged, o.out);
   }
   if (o.run && std::filesystem::exists(*o.run)) require_another("--run", *o.run, o.out);

@@ -57,6 +57,15 @@ class Weights {
   mora::RowVector<T> bias_;
 };
 
+/// Forward and backward, bit for bit.
+template <class F, class T>
+void expect_same_sums(const Weights<F, T>& weights, Index tokens, Random& random) {
+  const auto x = random.matrix<T>(tokens, weights.numbers().cols());
+  const auto dy = random.matrix<T>(tokens, weights.numbers().rows());
+  EXPECT_TRUE(same_bits(weights.small().forward(x), weights.wide().forward(x)));
+  EXPECT_TRUE(same_bits(weights.small().backward(dy), weights.wide().backward(dy)));
+}
+
 template <class Pair>
 class SmallWeights : public testing::Test {};
 using Pairs = testing::Types<std::pair<mora::Float16, float>, std::pair<mora::BFloat16, float>,
@@ -81,10 +90,7 @@ TYPED_TEST(SmallWeights, GiveTheSumsOfTheWidenedWeightBitForBit) {
     const Weights<F, T> weights(out, in, random);
     for (const Index tokens : {0, 2, 3, 13, 64, 257}) {
       SCOPED_TRACE(testing::Message() << out << "x" << in << ", " << tokens << " tokens");
-      const auto x = random.matrix<T>(tokens, in);
-      const auto dy = random.matrix<T>(tokens, out);
-      EXPECT_TRUE(same_bits(weights.small().forward(x), weights.wide().forward(x)));
-      EXPECT_TRUE(same_bits(weights.small().backward(dy), weights.wide().backward(dy)));
+      expect_same_sums(weights, tokens, random);
     }
   }
 }
@@ -112,10 +118,7 @@ TYPED_TEST(SmallWeights, GiveTheSameSumsFromManyBlocks) {
     const Weights<F, T> weights(out, in, random);
     for (const Index tokens : {7, 300}) {
       SCOPED_TRACE(testing::Message() << out << "x" << in << ", " << tokens << " tokens");
-      const auto x = random.matrix<T>(tokens, in);
-      const auto dy = random.matrix<T>(tokens, out);
-      EXPECT_TRUE(same_bits(weights.small().forward(x), weights.wide().forward(x)));
-      EXPECT_TRUE(same_bits(weights.small().backward(dy), weights.wide().backward(dy)));
+      expect_same_sums(weights, tokens, random);
     }
   }
 }

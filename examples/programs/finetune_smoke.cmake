@@ -80,16 +80,8 @@ expect(1 "nowhere" finetune "${out}/nowhere" "${out}/text.txt" "${out}/x")
 
 # The adapter on its base says what the merged model says.
 expect(0 "[^\n]*\n" generate "${out}/full" "2 + 2 = " --most 5)
-foreach(kind IN ITEMS "${out}/merged_lora" "${model};--adapter;${out}/lora;--seed;5")
-  execute_process(COMMAND "${programs}/generate" ${kind} "1 50 50" --tokens --most 12
-                  OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
-  list(APPEND said "${text}")
-endforeach()
-list(REMOVE_DUPLICATES said)
-list(LENGTH said count)
-if(NOT count EQUAL 1 OR NOT said MATCHES "^([0-9]+ )+\n$")
-  message(FATAL_ERROR "expected the same tokens twice, found: ${said}")
-endif()
+expect_same_tokens("${out}/merged_lora|1 50 50|--most|12"
+                   "${model}|--adapter|${out}/lora|--seed|5|1 50 50|--most|12")
 expect(1 "--keep-small is for a folder" ${run} "${out}/x" --keep-small)
 expect(1 "--keep-small is for a folder" generate "${model}" "a" --keep-small)
 expect(1 "temperature" generate "${model}" "a" --temperature -1)

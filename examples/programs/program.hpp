@@ -43,6 +43,13 @@ inline void print_warnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) std::cerr << "warning: " << warning << '\n';
 }
 
+/// Nothing that is there is written over.
+inline void require_new(const std::filesystem::path& place) {
+  if (std::filesystem::exists(place) && !std::filesystem::is_empty(place)) {
+    throw mora::FileError(place, "is there already; name another place");
+  }
+}
+
 /// Of the base model where there is one; else of a LoRA's own tensors, which say both sizes.
 [[nodiscard]] inline std::vector<mora::LayerShape> shapes_of(
     const mora::PeftFolder& adapter, const std::optional<std::filesystem::path>& base) {

@@ -55,13 +55,4 @@ if(NOT found STREQUAL "merged;sharing;small;values.csv;x.gguf")
 endif()
 
 # Weights that stay in 16 bits say the same.
-foreach(flags IN ITEMS "" "--keep-small")
-  execute_process(COMMAND "${programs}/generate" "${base}" "1 2 3" --tokens --most 6 ${flags}
-                  OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
-  list(APPEND said "${text}")
-endforeach()
-list(REMOVE_DUPLICATES said)
-list(LENGTH said count)
-if(NOT count EQUAL 1 OR NOT said MATCHES "^([0-9]+ )+\n$")
-  message(FATAL_ERROR "expected the same tokens twice, found: ${said}")
-endif()
+expect_same_tokens("${base}|1 2 3|--most|6" "${base}|1 2 3|--most|6|--keep-small")

@@ -143,13 +143,18 @@ TEST(MappedFile, RefusesFoldersPipesAndDevices) {
 TEST(MappedFile, MapsAFileOfATerabyte) {
   const TemporaryFolder folder;
   write_file(folder / "large", "begin");
+  // Some file systems have no files of that size: then the largest power of two that they have.
+  mora::Index size = mora::Index{1} << 40;
   std::error_code error;
-  std::filesystem::resize_file(folder / "large", std::uintmax_t{1} << 40, error);
-  // Some file systems have no files of that size; nothing else excuses.
-  if (error == std::errc::file_too_large) GTEST_SKIP() << "no such file here: " << error.message();
+  const auto grow = [&] {
+    std::filesystem::resize_file(folder / "large", static_cast<std::uintmax_t>(size), error);
+    return !error;
+  };
+  while (!grow() && error == std::errc::file_too_large) size /= 2;
   ASSERT_FALSE(error) << error.message();
+  ASSERT_GE(size, mora::Index{1} << 31);
   const MappedFile file(folder / "large");
-  EXPECT_EQ(file.size(), mora::Index{1} << 40);
+  EXPECT_EQ(file.size(), size);
   EXPECT_EQ(file.text().substr(0, 6), std::string_view("begin\0", 6));
   EXPECT_EQ(file.text().back(), '\0');
 }

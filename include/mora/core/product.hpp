@@ -99,20 +99,34 @@ class ProductSplit {
                                std::min(by_columns_ ? rows : piece_, nc_), kc_);
   }
 
-  /// Whether the pieces are columns, or rows.
-  [[nodiscard]] bool by_columns() const { return by_columns_; }
-  [[nodiscard]] Index size() const { return size_; }
-  [[nodiscard]] Index piece() const { return piece_; }
   [[nodiscard]] Index pieces() const { return (size_ + piece_ - 1) / piece_; }
   /// How much of the depth is taken at a time.
   [[nodiscard]] Index block_depth() const { return kc_; }
 
-  /// Packing buffers of all pieces: the calling thread's, so that once they are there nothing can
-  /// fail half-way.
-  [[nodiscard]] T* memory() const { return scratch<T, PackedOperands>(packed_ * pieces()); }
-  /// Those of the piece that begins at `first`, for a part [rows, cols] of the result.
-  [[nodiscard]] Packing<T> packing(Index first, Index rows, Index cols, T* memory) const {
-    return {std::min(cols, mc_), std::min(rows, nc_), kc_, memory + first / piece_ * packed_};
+  /// Takes packing buffers for all pieces: the calling thread's, so that once they are there
+  /// nothing can fail half-way.
+  T* memory() const { return scratch<T, PackedOperands>(packed_ * pieces()); }
+
+  /// A piece of the result: rows [row, row + rows) and columns [col, col + cols).
+  struct Piece {
+    Index number;
+    Index row;
+    Index rows;
+    Index col;
+    Index cols;
+  };
+  /// Calls `f(piece, packing)` for all pieces of a result [rows, cols], on all threads.
+  template <class F>
+  void for_each_piece(Index rows, Index cols, const F& f) const {
+    T* const buffers = memory();
+    parallel_pieces(size_, piece_, [&](Index first, Index count) {
+      const Index number = first / piece_;
+      const Piece piece =
+          by_columns_ ? Piece{number, 0, rows, first, count} : Piece{number, first, count, 0, cols};
+      Packing<T> packing(std::min(piece.cols, mc_), std::min(piece.rows, nc_), kc_,
+                         buffers + number * packed_);
+      f(piece, packing);
+    });
   }
 
  private:
@@ -149,16 +163,11 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
       Index, T, a_plain ? Eigen::RowMajor : Eigen::ColMajor, false, T,
       b_plain ? Eigen::RowMajor : Eigen::ColMajor, false, Eigen::RowMajor, 1>;
   const ProductSplit<T> split(c.rows(), c.cols(), depth);
-  T* const memory = split.memory();
-  parallel_pieces(split.size(), split.piece(), [&](Index first, Index count) {
-    const Index row = split.by_columns() ? 0 : first;
-    const Index rows = split.by_columns() ? c.rows() : count;
-    const Index col = split.by_columns() ? first : 0;
-    const Index cols = split.by_columns() ? count : c.cols();
-    Packing<T> packing = split.packing(first, rows, cols, memory);
-    Product::run(rows, cols, depth, a.data() + (a_plain ? row * a.outerStride() : row),
-                 a.outerStride(), b.data() + (b_plain ? col : col * b.outerStride()),
-                 b.outerStride(), c.data() + row * c.outerStride() + col, 1, c.outerStride(), alpha,
+  split.for_each_piece(c.rows(), c.cols(), [&](const auto& piece, Packing<T>& packing) {
+    Product::run(piece.rows, piece.cols, depth,
+                 a.data() + piece.row * (a_plain ? a.outerStride() : 1), a.outerStride(),
+                 b.data() + piece.col * (b_plain ? 1 : b.outerStride()), b.outerStride(),
+                 c.data() + piece.row * c.outerStride() + piece.col, 1, c.outerStride(), alpha,
                  packing, nullptr);
   });
 }
@@ -190,15 +199,13 @@ void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& rea
   // Two panels of the kernel at a time: whole ones, so that each is packed as all at once would be.
   constexpr Index height = 2 * Index{Traits::mr};
   const Index block = whole_lines(height * split.block_depth());
-  T* const memory = split.memory();
   T* const parts = scratch<T, ReadBlocks>(block * split.pieces());
-  parallel_pieces(split.size(), split.piece(), [&](Index first, Index count) {
-    const Index row = split.by_columns() ? 0 : first;
-    const Index rows = split.by_columns() ? c.rows() : count;
-    const Index col = split.by_columns() ? first : 0;
-    const Index cols = split.by_columns() ? count : c.cols();
-    Packing<T> packing = split.packing(first, rows, cols, memory);
-    T* const part = parts + first / split.piece() * block;
+  split.for_each_piece(c.rows(), c.cols(), [&](const auto& piece, Packing<T>& packing) {
+    const Index row = piece.row;
+    const Index rows = piece.rows;
+    const Index col = piece.col;
+    const Index cols = piece.cols;
+    T* const part = parts + piece.number * block;
 
     const auto pack_block = [&](Index from, Index size, Index begin, Index length) {
       for (Index i = 0; i < size; i += height) {

@@ -7,11 +7,15 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "mora/io/error.hpp"
+#include "mora/io/in_quotes.hpp"
 #include "mora/io/mapped_file.hpp"
 #include "mora/io/safetensors_header.hpp"
 #include "mora/io/stored_tensor.hpp"
@@ -109,4 +113,16 @@ class SafetensorsFile {
   std::shared_ptr<const Contents> contents_;
 };
 
+namespace detail {
+
+/// Every tensor of the file was asked for.
+inline void require_no_more(const SafetensorsFile& file, const std::set<std::string>& known) {
+  for (const StoredTensor& tensor : file.tensors()) {
+    if (known.contains(tensor.name())) continue;
+    throw FormatError(file.path(), concat("tensor ", in_quotes(tensor.name())),
+                      concat("is none of this model's ", known.size()));
+  }
+}
+
+}  // namespace detail
 }  // namespace mora::inline MORA_ABI

@@ -4,13 +4,13 @@
 #include <filesystem>
 #include <map>
 #include <set>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "mora/io/checkpoint_folder.hpp"
+#include "mora/io/llama/stored_weight.hpp"
 #include "mora/io/safetensors.hpp"
 #include "mora/io/safetensors_writer.hpp"
 #include "mora/models/llama/llama.hpp"
@@ -57,12 +57,7 @@ void save_frozen_weights(const CheckpointWriter& writer, const Llama<T>& model) 
   }
   SafetensorsWriter file(writer.path(detail::frozen_weights_file), std::move(infos));
   for (const TensorInfo& info : file.tensors()) {
-    const FrozenLinear<T>& weight = model.weights()[places.at(info.name)];
-    Matrix<T> row(1, weight.in_features());
-    for (Index i = 0; i < weight.out_features(); ++i) {
-      weight.read_weight(i, row);
-      file.write(info.name, std::span<const T>(row.data(), static_cast<std::size_t>(row.size())));
-    }
+    detail::write_weight(file, info.name, model.weights()[places.at(info.name)]);
   }
   file.commit();
 }
@@ -75,14 +70,12 @@ template <Real T>
 void load_frozen_weights(const std::filesystem::path& checkpoint, Llama<T>& model) {
   const SafetensorsFile file(checkpoint / detail::frozen_weights_file);
   std::vector<FrozenLinear<T>> weights;
-  std::set<std::string_view> known;
+  std::set<std::string> known;
   for (const LlamaTensor& wanted : model.tensors().all()) {
     const StoredTensor tensor = file.tensor(wanted.name);
     tensor.require_shape({wanted.rows, wanted.cols});
     const auto add = [&]<class Number>(Number) {
-      SharedNumbers<Number> numbers = tensor.template numbers<Number>();
-      weights.emplace_back(numbers.values.data(), wanted.rows, wanted.cols,
-                           std::move(numbers.owner));
+      weights.push_back(detail::stored_weight<T, Number>(tensor, wanted.rows, wanted.cols));
     };
     if (tensor.dtype() == Dtype::f16) {
       add(Float16{});
@@ -97,11 +90,7 @@ void load_frozen_weights(const std::filesystem::path& checkpoint, Llama<T>& mode
     }
     known.insert(wanted.name);
   }
-  for (const StoredTensor& tensor : file.tensors()) {
-    if (known.contains(tensor.name())) continue;
-    throw FormatError(file.path(), detail::concat("tensor ", detail::in_quotes(tensor.name())),
-                      detail::concat("is none of this model's ", known.size()));
-  }
+  detail::require_no_more(file, known);
   model.set_weights(std::move(weights));
 }
 

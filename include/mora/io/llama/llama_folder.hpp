@@ -13,6 +13,7 @@
 
 #include "mora/io/atomic_file.hpp"
 #include "mora/io/llama/config_file.hpp"
+#include "mora/io/llama/stored_weight.hpp"
 #include "mora/io/sharded_tensors.hpp"
 #include "mora/io/sharded_writer.hpp"
 #include "mora/models/llama/llama.hpp"
@@ -92,8 +93,7 @@ class LlamaFolder {
  private:
   template <Real T, class Number>
   [[nodiscard]] FrozenLinear<T> weight(const LlamaTensor& wanted) const {
-    SharedNumbers<Number> numbers = tensors_.tensor(wanted.name).template numbers<Number>();
-    return {numbers.values.data(), wanted.rows, wanted.cols, std::move(numbers.owner)};
+    return detail::stored_weight<T, Number>(tensors_.tensor(wanted.name), wanted.rows, wanted.cols);
   }
 
   void warn_of_others() {
@@ -159,12 +159,7 @@ void save_llama(const Llama<T>& model, const std::filesystem::path& folder,
   config_file.finish();
   ShardedWriter writer(folder, std::move(infos), {.max_shard_bytes = settings.max_shard_bytes});
   for (const TensorInfo& info : writer.tensors()) {
-    const FrozenLinear<T>& weight = model.weights()[places.at(info.name)];
-    Matrix<T> row(1, weight.in_features());
-    for (Index i = 0; i < weight.out_features(); ++i) {
-      weight.read_weight(i, row);
-      writer.write(info.name, std::span<const T>(row.data(), static_cast<std::size_t>(row.size())));
-    }
+    detail::write_weight(writer, info.name, model.weights()[places.at(info.name)]);
   }
   // So that an old config never describes the new weights: the folder has none in between.
   remove_file(folder / "config.json");

@@ -91,15 +91,6 @@ template <class T>
   return matrix;
 }
 
-/// Every tensor of the file was asked for.
-inline void require_no_more(const SafetensorsFile& file, const std::set<std::string>& known) {
-  for (const StoredTensor& tensor : file.tensors()) {
-    if (known.contains(tensor.name())) continue;
-    throw FormatError(file.path(), concat("tensor ", in_quotes(tensor.name())),
-                      concat("is none of this model's ", known.size()));
-  }
-}
-
 /// Tensors to be written, which live elsewhere.
 template <class T>
 class MatrixList {
