@@ -74,7 +74,7 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
   const bool gguf = o.form == "gguf";
   if (gguf && !o.base) throw mora::ArgumentError("--to gguf needs --base");
   if (o.seed) throw mora::ArgumentError("--seed is for random_sharing");
-  const auto adapters = folder.adapters<float>(programs::shapes_of(folder, o.base));
+  const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
   const auto exported = mora::export_lora(adapters, o.low_rank);
   if (gguf) {
     mora::save_gguf_adapter(

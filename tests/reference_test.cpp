@@ -90,10 +90,47 @@ TEST_P(LoraReference, Agrees) {
   expect_agrees(layer, fixture);
 }
 
+class DoraReference : public Reference {};
+INSTANTIATE_TEST_SUITE_P(, DoraReference, testing::ValuesIn(Fixture::names("dora")), name_of);
+
+TEST_P(DoraReference, Agrees) {
+  const Fixture fixture(GetParam());
+  mora::LoraAdapter<double> lora(
+      fixture.tensor("A"), fixture.tensor("B"),
+      {.rank = fixture.integer("r"), .alpha = fixture.number("lora_alpha")});
+  mora::DoraLinear<double> layer(
+      frozen_of(fixture),
+      mora::DoraAdapter<mora::LoraAdapter<double>>(std::move(lora), fixture.tensor("magnitude")));
+  expect_agrees(layer, fixture);
+}
+
+class HiraReference : public Reference {};
+INSTANTIATE_TEST_SUITE_P(, HiraReference, testing::ValuesIn(Fixture::names("hira")), name_of);
+
+TEST_P(HiraReference, Agrees) {
+  const Fixture fixture(GetParam());
+  mora::HiraLinear<double> layer(
+      frozen_of(fixture), mora::HiraAdapter<double>(fixture.tensor("A"), fixture.tensor("B")));
+  expect_agrees(layer, fixture);
+}
+
+class MissReference : public Reference {};
+INSTANTIATE_TEST_SUITE_P(, MissReference, testing::ValuesIn(Fixture::names("miss")), name_of);
+
+TEST_P(MissReference, Agrees) {
+  const Fixture fixture(GetParam());
+  mora::MissLinear<double> layer(frozen_of(fixture), {.rank = fixture.integer("r")});
+  layer.adapter().matrix().value = fixture.tensor("D");
+  expect_agrees(layer, fixture);
+}
+
 TEST(Reference, AllFilesAreThere) {
   EXPECT_EQ(Fixture::names("mora").size(), 5u * 7u);
   EXPECT_EQ(Fixture::names("lora").size(), 4u);
   EXPECT_EQ(Fixture::names("rslora").size(), 4u);
+  EXPECT_EQ(Fixture::names("dora").size(), 4u);
+  EXPECT_EQ(Fixture::names("hira").size(), 4u);
+  EXPECT_EQ(Fixture::names("miss").size(), 4u);
 }
 
 TEST(ReferenceTypes, AreThoseOfThePapersCode) {

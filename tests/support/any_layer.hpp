@@ -23,6 +23,8 @@ class AnyLayer {
   [[nodiscard]] virtual std::unique_ptr<AnyLayer> copy() const = 0;
   [[nodiscard]] virtual mora::FrozenLinear<T> base() const = 0;
   [[nodiscard]] virtual bool additive() const = 0;
+  /// Whether gradients count the lengths of rows as constant, for all parameters but the last.
+  [[nodiscard]] virtual bool holds_norms() const = 0;
   [[nodiscard]] virtual std::vector<mora::Parameter<T>*> parameters() = 0;
 
   [[nodiscard]] virtual Matrix<T> forward(const MatrixView<T>& x) const = 0;
@@ -52,6 +54,9 @@ class AnyLayerOf final : public AnyLayer<typename Layer::Scalar> {
   std::unique_ptr<AnyLayer<T>> copy() const override { return std::make_unique<AnyLayerOf>(*this); }
   mora::FrozenLinear<T> base() const override { return layer_.base(); }
   bool additive() const override { return Layer::AdapterType::additive; }
+  bool holds_norms() const override {
+    return requires(const typename Layer::AdapterType& a) { a.magnitude(); };
+  }
   std::vector<mora::Parameter<T>*> parameters() override {
     std::vector<mora::Parameter<T>*> all;
     layer_.visit_parameters([&](std::string_view, mora::Parameter<T>& p) { all.push_back(&p); });

@@ -66,7 +66,9 @@ class LayerLaws : public testing::TestWithParam<LayerKind> {
     const auto layer = std::get<MakeLayer<T>>(GetParam().make)(frozen.layer(bias), shape, random);
     if (!layer) return;
     if (parameters == Parameters::random) {
-      for (auto* p : layer->parameters()) mora::fill_normal(p->value, 0.5, random.generator());
+      for (auto* p : layer->parameters()) {
+        p->value += random.matrix<T>(p->value.rows(), p->value.cols(), 0.5);
+      }
     }
     law(Setting<T>{*layer, bias, random});
   }

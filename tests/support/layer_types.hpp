@@ -11,9 +11,11 @@ namespace mora_tests {
 template <class Layer>
 class EveryLayer : public testing::Test {};
 
-using LayerTypes = testing::Types<mora::MoraLinear<float>, mora::MoraLinear<double, mora::Sharing>,
-                                  mora::MoraLinear<float, mora::RandomSharing>,
-                                  mora::LoraLinear<float>, mora::FullLinear<double>>;
+using LayerTypes =
+    testing::Types<mora::MoraLinear<float>, mora::MoraLinear<double, mora::Sharing>,
+                   mora::MoraLinear<float, mora::RandomSharing>, mora::LoraLinear<float>,
+                   mora::DoraLinear<double>, mora::HiraLinear<float>, mora::MissLinear<double>,
+                   mora::FullLinear<double>>;
 TYPED_TEST_SUITE(EveryLayer, LayerTypes);
 
 }  // namespace mora_tests

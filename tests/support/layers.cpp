@@ -48,6 +48,55 @@ LayerKind lora_kind(const char* name, mora::LoraScaling scaling) {
                     });
 }
 
+LayerKind frozen_a_kind() {
+  return layer_kind(
+      "AsyLora",
+      []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random& random) {
+        const mora::LoraSettings settings{.rank = shape.rank,
+                                          .alpha = 3.0,
+                                          .init = mora::LoraInit::orthonormal,
+                                          .train_a = false};
+        return mora::LoraLinear<T>(std::move(base), settings, random.generator());
+      },
+      [](const Shape& shape) { return shape.rank <= shape.in; });
+}
+
+LayerKind dora_kind() {
+  return layer_kind(
+      "Dora", []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random& random) {
+        return mora::DoraLinear<T>(
+            std::move(base), {.direction = {.rank = shape.rank, .alpha = 3.0}}, random.generator());
+      });
+}
+
+template <class Op>
+LayerKind dora_over_mora_kind(const char* name) {
+  return layer_kind(
+      name,
+      []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random&) {
+        return mora::DoraLinear<T, mora::MoraAdapter<T, Op>>(
+            std::move(base),
+            {.direction = {.rank = shape.rank, .rounding = shape.rounding, .scale = 0.75}});
+      },
+      [](const Shape& shape) { return side_for(Op(), shape).has_value(); });
+}
+
+LayerKind hira_kind() {
+  return layer_kind(
+      "Hira", []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random& random) {
+        return mora::HiraLinear<T>(std::move(base), {.rank = shape.rank}, random.generator());
+      });
+}
+
+LayerKind miss_kind() {
+  return layer_kind(
+      "Miss",
+      []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random&) {
+        return mora::MissLinear<T>(std::move(base), {.rank = shape.rank});
+      },
+      [](const Shape& shape) { return shape.rank <= shape.in; });
+}
+
 LayerKind full_kind() {
   return layer_kind("Full", []<class T>(mora::FrozenLinear<T> base, const Shape&, Random&) {
     return mora::FullLinear<T>(std::move(base));
@@ -62,6 +111,12 @@ std::vector<LayerKind> layer_kinds() {
       [&](const char* name, const auto& op) { kinds.push_back(mora_kind(name, op)); });
   kinds.push_back(lora_kind("Lora", mora::LoraScaling::standard));
   kinds.push_back(lora_kind("RankStabilizedLora", mora::LoraScaling::rank_stabilized));
+  kinds.push_back(frozen_a_kind());
+  kinds.push_back(dora_kind());
+  kinds.push_back(dora_over_mora_kind<mora::Sharing>("DoraOverSharing"));
+  kinds.push_back(dora_over_mora_kind<mora::Rotation>("DoraOverRotation"));
+  kinds.push_back(hira_kind());
+  kinds.push_back(miss_kind());
   kinds.push_back(full_kind());
   return kinds;
 }

@@ -9,9 +9,12 @@
 #include <vector>
 
 #include "mora/adapters/concepts.hpp"
+#include "mora/adapters/dora.hpp"
 #include "mora/adapters/full.hpp"
+#include "mora/adapters/hira.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/merging.hpp"
+#include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -32,7 +35,8 @@ enum class SharedWeight {
   overwrite,  ///< Merges: they see the merged weight as theirs from then on.
 };
 
-/// A frozen linear layer with an adapter around it; MoraLinear, LoraLinear and FullLinear are it.
+/// A frozen linear layer with an adapter around it; MoraLinear, LoraLinear, DoraLinear, HiraLinear,
+/// MissLinear and FullLinear are it.
 ///
 /// Shapes: X [tokens, in], Y [tokens, out], dY and dX like them; any number of tokens, zero too.
 /// Every function throws ShapeError for other shapes (with both numbers), ArgumentError for results
@@ -350,6 +354,19 @@ using MoraLinear = AdaptedLinear<MoraAdapter<T, Op>>;
 /// A frozen linear layer with LoRA: `LoraLinear<float> layer(W, {.rank = 8}, generator);`
 template <class T>
 using LoraLinear = AdaptedLinear<LoraAdapter<T>>;
+
+/// A frozen linear layer with DoRA over LoRA or another additive adapter: `DoraLinear<float>
+/// layer(W, {.direction = {.rank = 8}}, generator);`
+template <class T, class Direction = LoraAdapter<T>>
+using DoraLinear = AdaptedLinear<DoraAdapter<Direction>>;
+
+/// A frozen linear layer with HiRA: `HiraLinear<float> layer(W, {.rank = 8}, generator);`
+template <class T>
+using HiraLinear = AdaptedLinear<HiraAdapter<T>>;
+
+/// A frozen linear layer with MiSS: `MissLinear<float> layer(W, {.rank = 16});`
+template <class T>
+using MissLinear = AdaptedLinear<MissAdapter<T>>;
 
 /// A linear layer that trains in full, from the frozen weight's numbers.
 template <class T>

@@ -35,6 +35,7 @@ enum class LoraScaling {
 enum class LoraInit {
   kaiming_uniform,  ///< Uniform within 1 / sqrt(in): PEFT's default, Kaiming with a = sqrt(5).
   gaussian,         ///< Normal with deviation 1 / r: PEFT's "gaussian".
+  orthonormal,      ///< Orthonormal rows of random directions, for r <= in: AsyLoRA's.
 };
 
 /// Settings of a LoRA adapter; the defaults are PEFT's.
@@ -43,6 +44,9 @@ struct LoraSettings {
   double alpha = 8.0;  ///< Finite.
   LoraScaling scaling = LoraScaling::standard;
   LoraInit init = LoraInit::kaiming_uniform;
+  /// Without it A stays as it starts and is no parameter, and its gradient is not computed. AsyLoRA
+  /// (Zhu et al. 2024, arXiv 2402.16842) is that with orthonormal rows.
+  bool train_a = true;
 
   /// s in W + s B A.
   [[nodiscard]] double scale() const {
@@ -74,7 +78,8 @@ class LoraAdapter {
   static constexpr bool additive = true;
 
   /// A random, B zero. Throws ArgumentError for settings out of range, also where alpha's scale is
-  /// beyond T; ShapeError for features below 1 or numbers beyond memory.
+  /// beyond T; ShapeError for features below 1 or numbers beyond memory, and for orthonormal rows
+  /// that are more than the inputs.
   template <Generator64 G>
   LoraAdapter(Index in_features, Index out_features, const Settings& settings, G& generator)
       : settings_(checked(settings)) {
@@ -82,10 +87,14 @@ class LoraAdapter {
     detail::require_features(in_features, settings.rank);
     detail::require_features(settings.rank, out_features);
     a_.value.resize(settings.rank, in_features);
-    if (settings.init == LoraInit::gaussian) {
-      fill_normal(a_.value, 1.0 / static_cast<double>(settings.rank), generator);
-    } else {
-      fill_uniform(a_.value, 1.0 / std::sqrt(static_cast<double>(in_features)), generator);
+    switch (settings.init) {
+      case LoraInit::kaiming_uniform:
+        fill_uniform(a_.value, 1.0 / std::sqrt(static_cast<double>(in_features)), generator);
+        break;
+      case LoraInit::gaussian:
+        fill_normal(a_.value, 1.0 / static_cast<double>(settings.rank), generator);
+        break;
+      case LoraInit::orthonormal: fill_orthonormal_rows(a_.value, generator); break;
     }
     b_.value.setZero(out_features, settings.rank);
   }
@@ -123,12 +132,12 @@ class LoraAdapter {
 
   template <class F>
   void visit_parameters(F&& f) {
-    f(std::string_view("A"), a_);
+    if (settings_.train_a) f(std::string_view("A"), a_);
     f(std::string_view("B"), b_);
   }
   template <class F>
   void visit_parameters(F&& f) const {
-    f(std::string_view("A"), a_);
+    if (settings_.train_a) f(std::string_view("A"), a_);
     f(std::string_view("B"), b_);
   }
 
@@ -164,7 +173,7 @@ class LoraAdapter {
   void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
     require_saved(saved);
-    const MutableMap<T> da = detail::gradient_of(a_);
+    if (settings_.train_a) (void)detail::gradient_of(a_);
     const MutableMap<T> db = detail::gradient_of(b_);
     // All memory first: running out of it must not leave one gradient changed and one not.
     detail::for_each_tile(dy.rows(), rank(), [&](Index, Index count) {
@@ -177,16 +186,21 @@ class LoraAdapter {
     detail::for_each_tile(dy.rows(), rank(), [&](Index first, Index count) {
       const ConstMap<T> dy_tile = detail::rows_of(dy, first, count);
       MutableMap<T> g = detail::scratch<T, detail::LowRank>(count, rank());
-      g.setZero();
-      detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
-          g, scale(), dy_tile, detail::map_of(std::as_const(b_.value)));
+      if (dx || settings_.train_a) {
+        g.setZero();
+        detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+            g, scale(), dy_tile, detail::map_of(std::as_const(b_.value)));
+      }
       if (dx) {
         detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
             detail::rows_of(*dx, first, count), T(1), detail::as_const(g),
             detail::map_of(std::as_const(a_.value)));
       }
-      detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-          da, T(1), detail::as_const(g), detail::rows_of(x, first, count));
+      if (settings_.train_a) {
+        detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+            detail::map_of(a_.gradient), T(1), detail::as_const(g),
+            detail::rows_of(x, first, count));
+      }
       detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
           db, scale(), dy_tile, detail::rows_of(saved.low_rank.map(), first, count));
     });

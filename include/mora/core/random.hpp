@@ -88,6 +88,26 @@ void fill_uniform(Matrix<T>& matrix, double bound, G& generator) {
   }
 }
 
+/// Fills with orthonormal rows of random directions: normal numbers, each row without its parts
+/// along those before it (Gram and Schmidt, twice, which leaves rounding alone). Throws ShapeError
+/// for more rows than columns, which cannot be orthogonal.
+template <Real T, Generator64 G>
+void fill_orthonormal_rows(Matrix<T>& matrix, G& generator) {
+  if (matrix.rows() > matrix.cols()) {
+    throw ShapeError(detail::concat("orthonormal rows: expected at most ", matrix.cols(),
+                                    ", as many as columns, found ", matrix.rows()));
+  }
+  Matrix<double> rows(matrix.rows(), matrix.cols());
+  fill_normal(rows, 1.0, generator);
+  for (Index i = 0; i < rows.rows(); ++i) {
+    for (int pass = 0; pass < 2; ++pass) {
+      for (Index j = 0; j < i; ++j) rows.row(i) -= rows.row(i).dot(rows.row(j)) * rows.row(j);
+    }
+    rows.row(i).normalize();
+  }
+  matrix = rows.cast<T>();
+}
+
 /// A random permutation in place (Fisher and Yates), for a range of random access.
 template <class Range, Generator64 G>
 void shuffle(Range& range, G& generator) {
