@@ -16,3 +16,15 @@ template <class T>
 [[nodiscard]] mora::Index adapter_work(const mora::FullAdapter<T>&) {
   return 0;
 }
+template <class T>
+[[nodiscard]] mora::Index adapter_work(const mora::HiraAdapter<T>& adapter) {
+  return adapter.in_features() * adapter.out_features();
+}
+template <class T>
+[[nodiscard]] mora::Index adapter_work(const mora::MissAdapter<T>& adapter) {
+  return adapter.settings().rank * adapter.out_features();
+}
+template <class A>
+[[nodiscard]] mora::Index adapter_work(const mora::DoraAdapter<A>& adapter) {
+  return adapter_work(adapter.direction());
+}

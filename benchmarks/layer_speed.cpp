@@ -10,15 +10,15 @@
 // Names: <pass>/<in>x<out>/r:<rank>/tokens:<n>/<method>, then Google Benchmark's /manual_time. The
 // methods are those of experiment/methods.hpp, but for full training, which is no addition.
 // Counters: base_ms and ms (medians), overhead_pct, floor_pct (what the adapter's multiply-adds
-// alone would add at the frozen layer's speed), part_pct (the time of the adapter's own part to
-// that of the frozen layer's, one right after the other in the same pass: what varies less than the
-// difference of two passes on a machine with neighbours), allocations (a call, once warmed up:
-// malloc and its kin). For merge: ms, base_ms of `W += D` on as many threads, plain_ms of Eigen's
-// `W += D` on one, ratio, fresh_ms of merge() into memory of its own and copy_ms of copying W into
-// memory of its own, on as many threads. product/<in>x<out>/tokens:<n> compares the library's
-// driver of Eigen's kernel (the frozen layer) with Eigen's own expression, the base there.
-// <pass>_small/<in>x<out>/tokens:<n>/<format> compares a frozen layer whose weight has 16 bits with
-// the one whose weight has 32, the base there.
+// alone would add at the frozen layer's speed), part_pct (of additive adapters: the time of the
+// adapter's own part to that of the frozen layer's, one right after the other in the same pass:
+// what varies less than the difference of two passes on a machine with neighbours), allocations (a
+// call, once warmed up: malloc and its kin). For merge: ms, base_ms of `W += D` on as many threads,
+// plain_ms of Eigen's `W += D` on one, ratio, fresh_ms of merge() into memory of its own and
+// copy_ms of copying W into memory of its own, on as many threads. product/<in>x<out>/tokens:<n>
+// compares the library's driver of Eigen's kernel (the frozen layer) with Eigen's own expression,
+// the base there. <pass>_small/<in>x<out>/tokens:<n>/<format> compares a frozen layer whose weight
+// has 16 bits with the one whose weight has 32, the base there.
 
 #include <benchmark/benchmark.h>
 
@@ -163,13 +163,15 @@ void forward(benchmark::State& state, const Method& method, Case c) {
   alternate(
       state, [&] { layer.base().forward(x, y); }, [&] { layer.forward(x, y); });
   state.counters["floor_pct"] = 100 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
-  const mora::ConstMap<float> in = mora::detail::map_of(x);
-  state.counters["part_pct"] = part_percent(state.iterations(), [&] {
-    const double frozen = milliseconds([&] { layer.base().forward(x, y); });
-    return std::pair(frozen, milliseconds([&] {
-                       layer.adapter().add_forward(in, mora::detail::map_of(y), nullptr);
-                     }));
-  });
+  if constexpr (std::decay_t<decltype(layer)>::AdapterType::additive) {
+    const mora::ConstMap<float> in = mora::detail::map_of(x);
+    state.counters["part_pct"] = part_percent(state.iterations(), [&] {
+      const double frozen = milliseconds([&] { layer.base().forward(x, y); });
+      return std::pair(frozen, milliseconds([&] {
+                         layer.adapter().add_forward(in, mora::detail::map_of(y), nullptr);
+                       }));
+    });
+  }
 }
 
 template <class Method>
@@ -192,17 +194,20 @@ void train(benchmark::State& state, const Method& method, Case c) {
       });
   // Three products with M (or three with A and B) against two with W.
   state.counters["floor_pct"] = 150 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
-  auto& adapter = layer.adapter();
-  typename Method::template Layer<float>::AdapterType::Saved kept;
-  const mora::ConstMap<float> in = mora::detail::map_of(x);
-  mora::MutableMap<float> dx_map = mora::detail::map_of(dx);
-  state.counters["part_pct"] = part_percent(state.iterations(), [&] {
-    double frozen = milliseconds([&] { layer.base().forward(x, y); });
-    double own = milliseconds([&] { adapter.add_forward(in, mora::detail::map_of(y), &kept); });
-    frozen += milliseconds([&] { layer.base().backward(dy, dx); });
-    own += milliseconds([&] { adapter.add_backward(in, mora::detail::map_of(dy), kept, &dx_map); });
-    return std::pair(frozen, own);
-  });
+  if constexpr (std::decay_t<decltype(layer)>::AdapterType::additive) {
+    auto& adapter = layer.adapter();
+    typename Method::template Layer<float>::AdapterType::Saved kept;
+    const mora::ConstMap<float> in = mora::detail::map_of(x);
+    mora::MutableMap<float> dx_map = mora::detail::map_of(dx);
+    state.counters["part_pct"] = part_percent(state.iterations(), [&] {
+      double frozen = milliseconds([&] { layer.base().forward(x, y); });
+      double own = milliseconds([&] { adapter.add_forward(in, mora::detail::map_of(y), &kept); });
+      frozen += milliseconds([&] { layer.base().backward(dy, dx); });
+      own +=
+          milliseconds([&] { adapter.add_backward(in, mora::detail::map_of(dy), kept, &dx_map); });
+      return std::pair(frozen, own);
+    });
+  }
 }
 
 template <class Method>
@@ -328,6 +333,7 @@ int main(int argc, char** argv) {
   experiment::for_each_method([]<class Method>(const Method& method) {
     if constexpr (!experiment::is_full<Method>) register_method(method);
   });
+  experiment::for_each_relative([](const auto& method) { register_method(method); });
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

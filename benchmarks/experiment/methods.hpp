@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "mora/adapters/linear.hpp"
 #include "mora/operators/rotation.hpp"
@@ -56,6 +57,57 @@ struct Full {
   }
 };
 
+/// LoRA's relatives, at LoRA's number of parameters in a square layer (DoRA has its lengths on
+/// top).
+
+/// DoRA over another method.
+template <class Method>
+struct Dora {
+  std::string name;
+  Method direction = {};
+  template <class T>
+  using Layer = mora::DoraLinear<T, typename Method::template Layer<T>::AdapterType>;
+
+  [[nodiscard]] auto settings(Index rank, std::uint64_t seed) const {
+    const auto own = direction.settings(rank, seed);
+    return mora::DoraSettings<std::decay_t<decltype(own)>>{.direction = own};
+  }
+};
+
+struct Hira {
+  std::string name;
+  template <class T>
+  using Layer = mora::HiraLinear<T>;
+
+  [[nodiscard]] mora::HiraSettings settings(Index rank, std::uint64_t /*seed*/) const {
+    return {.rank = rank};
+  }
+};
+
+struct Miss {
+  std::string name;
+  template <class T>
+  using Layer = mora::MissLinear<T>;
+
+  [[nodiscard]] mora::MissSettings settings(Index rank, std::uint64_t /*seed*/) const {
+    return {.rank = 2 * rank};
+  }
+};
+
+/// AsyLoRA, whose A does not train.
+struct FrozenA {
+  std::string name;
+  template <class T>
+  using Layer = mora::LoraLinear<T>;
+
+  [[nodiscard]] mora::LoraSettings settings(Index rank, std::uint64_t /*seed*/) const {
+    return {.rank = 2 * rank,
+            .alpha = 4.0 * static_cast<double>(rank),
+            .init = mora::LoraInit::orthonormal,
+            .train_a = false};
+  }
+};
+
 template <class Method>
 inline constexpr bool is_full = std::same_as<Method, Full>;
 template <class Method>
@@ -75,6 +127,17 @@ void for_each_method(const F& f) {
   f(Mora<mora::Rotation>{"rotation"});  // type 6
   f(Mora<mora::CoveringRotation>{"covering_rotation"});
   f(Full{"full"});
+}
+
+/// The same for the relatives.
+template <class F>
+void for_each_relative(const F& f) {
+  f(FrozenA{"asylora"});
+  f(Dora<Lora>{"dora"});
+  f(Dora<Mora<mora::Sharing>>{"dora_sharing"});
+  f(Dora<Mora<mora::Rotation>>{"dora_rotation"});
+  f(Hira{"hira"});
+  f(Miss{"miss"});
 }
 
 }  // namespace experiment

@@ -89,12 +89,9 @@ LayerKind hira_kind() {
 }
 
 LayerKind miss_kind() {
-  return layer_kind(
-      "Miss",
-      []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random&) {
-        return mora::MissLinear<T>(std::move(base), {.rank = shape.rank});
-      },
-      [](const Shape& shape) { return shape.rank <= shape.in; });
+  return layer_kind("Miss", []<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random&) {
+    return mora::MissLinear<T>(std::move(base), {.rank = shape.rank});
+  });
 }
 
 LayerKind full_kind() {

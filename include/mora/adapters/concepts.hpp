@@ -56,7 +56,9 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 /// - One that is not additive computes the whole layer.
 ///   - `add_forward(base, x, y, saved)`: y [tokens, out] += the layer's output, bias included.
 ///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
-/// - `plan_merge()`: what the rows of a merge have in common, computed once before them.
+/// - `plan_merge()`: what the rows of a merge have in common, computed once before them. Where
+///   `plan_merge(plan)` makes it in the memory of an earlier one, a pass that merges on its way
+///   (DoRA's) allocates nothing; it may be missing.
 /// - `merge_rows(plan, first, rows)`: on entry rows first ... of W, on exit the merged ones. Called
 ///   from several threads at once, for disjoint rows. An adapter that is zero changes no bit. A
 ///   plan owns what it holds: several may be alive at a time.

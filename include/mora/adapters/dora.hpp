@@ -15,6 +15,7 @@
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/parameter.hpp"
+#include "mora/core/random.hpp"
 #include "mora/core/scratch.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -42,14 +43,20 @@ template <Adapter A>
 void write_row_norms(const A& adapter, const FrozenLinear<typename A::Scalar>& base,
                      typename A::Scalar* norms) {
   using T = typename A::Scalar;
-  const auto plan = adapter.plan_merge();
+  const auto& plan = kept_plan<NormRows>(adapter);
   const Index in = base.in_features();
-  for_each_weight_chunk(base.out_features(), in, [&](Index first, Index count) {
-    MutableMap<T> rows = scratch<T, NormRows>(count, in);
-    FrozenAccess::read_rows(base, first, rows);
-    adapter.merge_rows(plan, first, rows);
-    for (Index r = 0; r < count; ++r) norms[first + r] = row_norm(rows.data() + r * in, in);
-  });
+  parallel_pieces(
+      base.out_features(), weight_chunk(in),
+      [&] {
+        (void)scratch<T, NormRows>(weight_chunk(in), in);
+        if constexpr (requires { adapter.reserve_merge(); }) adapter.reserve_merge();
+      },
+      [&](Index first, Index count) {
+        MutableMap<T> rows = scratch<T, NormRows>(count, in);
+        FrozenAccess::read_rows(base, first, rows);
+        adapter.merge_rows(plan, first, rows);
+        for (Index r = 0; r < count; ++r) norms[first + r] = row_norm(rows.data() + r * in, in);
+      });
 }
 
 /// m / n: what a row of length n is multiplied with to have length m. Exactly 1 where nothing is to
@@ -75,7 +82,7 @@ struct DoraSettings {
 /// Gradients: the norm n counts as constant, as in the paper (section 4.3) and in PEFT. With g = m
 /// / n the adapter gets g dy in place of dy, dx = (g dy)(W + Delta W), dm = sum of dy (W + Delta W)
 /// x / n. Cost on top of both parts: a pass that merges W row by row to measure it, as much as a
-/// token or two and no memory of W's size; and tokens * out numbers kept for dm. Who serves such a
+/// token or two and no memory of W's size; and 2 tokens * out numbers kept. Who serves such a
 /// layer merges it.
 template <Adapter A>
 requires(bool(A::additive)) class DoraAdapter {
@@ -167,6 +174,7 @@ requires(bool(A::additive)) class DoraAdapter {
       ratios[o] = detail::length_ratio(magnitude_.value(0, o), norms[o]);
     }
     if (saved) {
+      (void)saved->scaled.shape(x.rows(), out);  // so that the backward pass takes no memory for it
       add_tile(base, ratios, x, y, saved->output.shape(x.rows(), out), &saved->direction);
       return;
     }
@@ -188,7 +196,7 @@ requires(bool(A::additive)) class DoraAdapter {
     require_saved(saved);
     T* const dm = detail::gradient_of(magnitude_).data();
     const Index out = out_features();
-    MutableMap<T> scaled = saved.scaled.shape(dy.rows(), out);
+    MutableMap<T> scaled = saved.scaled.map();
     const T* const ratios = saved.ratios.data();
     for_each_token(dy.rows(), [&](Index t) {
       const T* const from = dy.data() + t * dy.outerStride();

@@ -88,8 +88,8 @@ class HiraAdapter {
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                    Saved*) const {
     detail::add_frozen_forward(base, x, y);
-    const auto plan = plan_merge();
-    if (plan.zero()) return;
+    const auto& plan = detail::kept_plan<detail::WeightGradient>(*this);
+    if (plan.finite && plan.zero) return;
     for_each_update(plan, base, [&](Index first, const ConstMap<T>& rows) {
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
           detail::columns_of(y, first, rows.rows()), T(1), x, rows);
@@ -103,7 +103,7 @@ class HiraAdapter {
     const Index in = in_features();
     const Index rank = factors_.settings().rank;
     // All memory first: running out of it must not leave a gradient of some rows.
-    const auto plan = plan_merge();
+    const auto& plan = detail::kept_plan<detail::WeightGradient>(*this);
     for_each_chunk([&](Index, Index count) {
       (void)detail::scratch<T, detail::WeightGradient>(count, in);
       (void)detail::scratch<T, detail::GradientRows>(count, in);
@@ -137,17 +137,9 @@ class HiraAdapter {
   }
 
   /// A packed, r * in numbers.
-  class MergePlan {
-   public:
-    explicit MergePlan(const LoraAdapter<T>& factors) : factors_(factors.plan_merge()) {}
-    /// Whether there is nothing to do, NaN not among it.
-    [[nodiscard]] bool zero() const { return factors_.finite && factors_.zero; }
-
-   private:
-    friend class HiraAdapter;
-    typename LoraAdapter<T>::MergePlan factors_;
-  };
-  [[nodiscard]] MergePlan plan_merge() const { return MergePlan(factors_); }
+  using MergePlan = typename LoraAdapter<T>::MergePlan;
+  void plan_merge(MergePlan& plan) const { factors_.plan_merge(plan); }
+  [[nodiscard]] MergePlan plan_merge() const { return factors_.plan_merge(); }
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
     const Index chunk = detail::weight_chunk(in_features());
     for (Index start = 0; start < rows.rows(); start += chunk) {
@@ -172,14 +164,13 @@ class HiraAdapter {
 
   /// Whether rows of B A are zero, so that those of W stay, infinite numbers among them.
   [[nodiscard]] bool is_zero(const MergePlan& plan, Index first, Index count) const {
-    return plan.factors_.finite &&
-           (plan.factors_.zero || (b().value.middleRows(first, count).array() == T(0)).all());
+    return plan.finite && (plan.zero || (b().value.middleRows(first, count).array() == T(0)).all());
   }
   /// Rows of B A, in this thread's working memory.
   [[nodiscard]] MutableMap<T> factor_rows(const MergePlan& plan, Index first, Index count) const {
     MutableMap<T> rows = detail::scratch<T, detail::FactorRows>(count, in_features());
     rows.setZero();
-    factors_.merge_rows(plan.factors_, first, rows);
+    factors_.merge_rows(plan, first, rows);
     return rows;
   }
 

@@ -208,14 +208,19 @@ class LoraAdapter {
 
   /// A packed, r * in numbers.
   struct MergePlan {
-    bool finite;
-    bool zero;
+    bool finite = false;
+    bool zero = false;
     detail::PackedFactor<T> a;
   };
+  void plan_merge(MergePlan& plan) const {
+    plan.finite = detail::all_finite(a_.value) && detail::all_finite(b_.value);
+    plan.zero = (a_.value.array() * scale() == T(0)).all();
+    plan.a.pack(detail::map_of(a_.value));
+  }
   [[nodiscard]] MergePlan plan_merge() const {
-    return {.finite = detail::all_finite(a_.value) && detail::all_finite(b_.value),
-            .zero = (a_.value.array() * scale() == T(0)).all(),
-            .a = detail::PackedFactor<T>(detail::map_of(a_.value))};
+    MergePlan plan;
+    plan_merge(plan);
+    return plan;
   }
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
     // -0 + 0 would be +0. But 0 * NaN has to reach the check of what is merged.

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "mora/adapters/concepts.hpp"
 #include "mora/core/elementwise.hpp"
@@ -20,6 +21,22 @@
 namespace mora::inline MORA_ABI::detail {
 
 struct TrialRows;
+
+/// The plan of a merge, in memory that this thread keeps for the next call with the same `Purpose`,
+/// as scratch memory is.
+template <class Purpose, class A>
+[[nodiscard]] const auto& kept_plan(const A& adapter) {
+  using Plan = decltype(adapter.plan_merge());
+  if constexpr (requires(Plan & plan) { adapter.plan_merge(plan); }) {
+    thread_local Plan plan;
+    adapter.plan_merge(plan);
+    return plan;
+  } else {
+    thread_local std::optional<Plan> plan;
+    plan.emplace(adapter.plan_merge());
+    return *plan;
+  }
+}
 
 /// How many rows of a weight fit into the cache.
 [[nodiscard]] inline Index weight_chunk(Index in_features) {

@@ -28,7 +28,7 @@ struct GroupSums;
 
 /// Settings of a MiSS adapter.
 struct MissSettings {
-  Index rank = 64;  ///< r, 1 ... in_features: how many sums x is folded into; PEFT's default.
+  Index rank = 64;  ///< r, 1 ... max_rank: how many sums x is folded into; PEFT's default.
 
   /// Throws ArgumentError for a rank out of range.
   void validate() const { detail::require_rank(rank); }
@@ -48,12 +48,13 @@ class MissAdapter {
   using Settings = MissSettings;
   struct Saved {
     detail::Buffer<T> sums;  // S x [tokens, r]
+    Index in_features = 0;   // of the layer that it is from, which the sums do not show
   };
   static constexpr bool saves_input = false;
   static constexpr bool additive = true;
 
-  /// D zero. Throws ArgumentError for a rank out of range or beyond the inputs; ShapeError for
-  /// features below 1 or numbers beyond memory.
+  /// D zero. Throws ArgumentError for a rank out of range, ShapeError for features below 1 or
+  /// numbers beyond memory.
   MissAdapter(Index in_features, Index out_features, const Settings& settings = {})
       : groups_(checked(in_features, out_features, settings)) {
     d_.value.setZero(settings.rank, out_features);
@@ -87,11 +88,18 @@ class MissAdapter {
     f(std::string_view("D"), d_);
   }
 
-  [[nodiscard]] std::vector<std::string> warnings() const { return {}; }
+  [[nodiscard]] std::vector<std::string> warnings() const {
+    if (rank() <= in_features()) return {};
+    return {detail::concat("rank ", rank(), " exceeds in_features = ", in_features(),
+                           ": a smaller one has the same effect")};
+  }
   void require_shapes() const { detail::require_size("D, rows (rank)", rank(), d_.value.rows()); }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    if (saved) saved->sums.shape(x.rows(), rank());
+    if (saved) {
+      saved->sums.shape(x.rows(), rank());
+      saved->in_features = in_features();
+    }
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->sums.map(), first, count)
                               : detail::scratch<T, detail::GroupSums>(count, rank());
@@ -105,6 +113,8 @@ class MissAdapter {
 
   void require_saved(const Saved& saved) const {
     detail::require_size("backward, columns of the saved sums (rank)", rank(), saved.sums.cols());
+    detail::require_size("backward, columns of the saved x (in_features)", in_features(),
+                         saved.in_features);
   }
   void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
@@ -129,10 +139,17 @@ class MissAdapter {
   }
 
   /// D^T, r * out in numbers.
-  using MergePlan = Matrix<T>;
-  [[nodiscard]] MergePlan plan_merge() const { return d_.value.transpose(); }
+  using MergePlan = detail::Buffer<T>;
+  void plan_merge(MergePlan& plan) const {
+    plan.shape(out_features(), rank()) = d_.value.transpose();
+  }
+  [[nodiscard]] MergePlan plan_merge() const {
+    MergePlan plan;
+    plan_merge(plan);
+    return plan;
+  }
   void merge_rows(const MergePlan& plan, Index first, MutableMap<T> rows) const {
-    const ConstMap<T> sums = detail::map_of(plan);
+    const ConstMap<T> sums = plan.map();
     for (Index r = 0; r < rows.rows(); ++r) {
       // Adding zeros would turn -0 into +0.
       if ((sums.row(first + r).array() == T(0)).all()) continue;
@@ -145,10 +162,7 @@ class MissAdapter {
   static StridedGroups checked(Index in, Index out, const Settings& settings) {
     settings.validate();
     detail::require_features(in, out);
-    if (settings.rank > in) {
-      throw ArgumentError(
-          detail::concat("rank: expected at most in_features, ", in, ", found ", settings.rank));
-    }
+    detail::require_features(settings.rank, out);
     return {in, settings.rank};
   }
   [[nodiscard]] Index rank() const { return groups_.groups(); }

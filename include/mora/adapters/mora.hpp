@@ -186,7 +186,12 @@ class MoraAdapter {
   }
 
   /// See detail::MoraMerge.
-  [[nodiscard]] typename Merge::Plan plan_merge() const { return merge().plan(); }
+  void plan_merge(typename Merge::Plan& plan) const { merge().make(plan); }
+  [[nodiscard]] typename Merge::Plan plan_merge() const {
+    typename Merge::Plan plan;
+    plan_merge(plan);
+    return plan;
+  }
   void merge_rows(const typename Merge::Plan& plan, Index first, MutableMap<T> rows) const {
     merge().add_rows(plan, first, rows);
   }

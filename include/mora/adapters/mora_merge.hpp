@@ -41,17 +41,18 @@ class MoraMerge {
   MoraMerge(const C& compress, const D& decompress, const ConstMap<T>& m, T scale)
       : compress_(compress), decompress_(decompress), m_(m), scale_(scale) {}
 
-  [[nodiscard]] Plan plan() const {
-    Plan plan;
-    if (adds_blocks || compress_.blocks() != 1) return plan;
+  /// In the plan's memory where that is enough.
+  void make(Plan& plan) const {
+    (void)plan.spread.shape(0, 0);
+    plan.spread_once = false;
+    if (adds_blocks || compress_.blocks() != 1) return;
     plan.spread_once = neighbours_share_sources();
-    if (plan.spread_once || side() > scratch_tile / in_features()) return plan;
+    if (plan.spread_once || side() > scratch_tile / in_features()) return;
     const MutableMap<T> rows = plan.spread.shape(side(), in_features());
     parallel_pieces(side(), 16, [&](Index first, Index count) {
       rows_of(rows, first, count).setZero();
       for (Index i = first; i < first + count; ++i) add_source({i, T(1)}, row_span(rows, i));
     });
-    return plan;
   }
 
   /// Adds rows first ... of the update. On one thread; several may do it at once.

@@ -244,19 +244,22 @@ struct PackedRows;
 template <class T>
 class PackedFactor {
  public:
-  explicit PackedFactor(const ConstMap<T>& b)
-      : depth_(b.rows()),
-        cols_(b.cols()),
-        kc_(block(depth_, cols_)),
-        block_size_(whole_lines(kc_ * cols_)) {
+  PackedFactor() = default;
+  explicit PackedFactor(const ConstMap<T>& b) { pack(b); }
+  /// Another factor, in the same memory where that is enough.
+  void pack(const ConstMap<T>& b) {
+    depth_ = b.rows();
+    cols_ = b.cols();
+    kc_ = block(depth_, cols_);
+    block_size_ = whole_lines(kc_ * cols_);
     T* const memory = memory_.shape((depth_ + kc_ - 1) / kc_, block_size_).data();
     using Rows = Eigen::internal::const_blas_data_mapper<T, Index, Eigen::ColMajor>;
     Eigen::internal::gemm_pack_lhs<T, Index, Rows, Traits::mr, Traits::LhsProgress,
                                    typename Traits::LhsPacket4Packing, Eigen::ColMajor>
-        pack;
+        pack_lhs;
     for_each_block([&](Index first, Index count) {
-      pack(memory + first / kc_ * block_size_,
-           Rows(b.data() + first * b.outerStride(), b.outerStride()), count, cols_);
+      pack_lhs(memory + first / kc_ * block_size_,
+               Rows(b.data() + first * b.outerStride(), b.outerStride()), count, cols_);
     });
   }
 
@@ -300,10 +303,10 @@ class PackedFactor {
     return scratch<T, PackedRows>(whole_lines(Index{Traits::nr} * depth) + line_numbers);
   }
 
-  Index depth_;
-  Index cols_;
-  Index kc_;
-  Index block_size_;  // each begins on a line, as vectors are loaded from there
+  Index depth_ = 0;
+  Index cols_ = 0;
+  Index kc_ = 1;
+  Index block_size_ = 0;  // each begins on a line, as vectors are loaded from there
   Buffer<T> memory_;
 };
 
