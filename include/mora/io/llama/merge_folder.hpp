@@ -196,9 +196,9 @@ class TensorMerge {
     if (additive) {
       change_rows.setZero();
       merge_->merge_rows(first, change_rows);
-      for (Index i = 0; i < count; ++i) {
-        after[i] = change[i] == T(0) ? before[i] : before[i] + change[i];  // -0 stays -0
-      }
+      // x + -0 is x, also where that is -0.
+      for (Index i = 0; i < count; ++i) change[i] = change[i] == T(0) ? T(-0.0) : change[i];
+      after_rows = before_rows + change_rows;
     } else {
       after_rows = before_rows;
       merge_->merge_rows(first, after_rows);
