@@ -33,13 +33,15 @@ struct Options {
 void print(const std::vector<mora::ExportedModule>& modules) {
   std::cout << "module,rank,relative_error\n";
   for (const mora::ExportedModule& module : modules) {
-    std::cout << module.module << ',' << module.rank << ',' << module.relative_error << '\n';
+    std::cout << programs::csv_field(module.module) << ',' << module.rank << ','
+              << module.relative_error << '\n';
   }
 }
 
 /// What the folder says besides its adapters goes on to the new one.
 [[nodiscard]] mora::PeftSaveSettings settings_of(const Options& o, const mora::PeftFolder& folder) {
   mora::PeftSaveSettings settings{.dtype = mora::Dtype::f32,
+                                  .tied_head = folder.config().ensure_weight_tying,
                                   .base_model = folder.config().base_model,
                                   .task_type = folder.config().task_type};
   if (o.base) {

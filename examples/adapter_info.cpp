@@ -53,7 +53,8 @@ int main(int count, char** arguments) {
     for (const auto& each : adapters) {
       const mora::Index parameters = parameters_of(each.adapter);
       total += parameters;
-      std::cout << each.module << ',';
+      const std::string module = programs::csv_field(each.module);
+      std::cout << module << ',';
       (void)mora::visit_adapter(each.adapter, [&]<class A>(const A& one) {
         if constexpr (std::same_as<A, mora::FullAdapter<double>>) {
           std::cout << "whole," << one.in_features() << ',' << one.out_features() << ','
@@ -67,7 +68,7 @@ int main(int count, char** arguments) {
                     << ',' << s.numerical_rank() << ',' << s.effective_rank() << ','
                     << s.stable_rank() << ',' << s.count_above(0.1) << '\n';
           for (mora::Index i = 0; spectrum && i < s.values.size(); ++i) {
-            values << each.module << ',' << i << ',' << s.values[i] << '\n';
+            values << module << ',' << i << ',' << s.values[i] << '\n';
           }
         }
       });

@@ -53,8 +53,8 @@ int main(int count, char** arguments) {
     const auto report = narrow ? merge_in(float{}) : merge_in(double{});
     std::cout << "module,dtype,update_norm,rounding_error\n" << std::setprecision(4);
     for (const mora::MergedModule& module : report) {
-      std::cout << module.module << ',' << mora::name_of(module.dtype) << ',' << module.update_norm
-                << ',' << module.rounding_error << '\n';
+      std::cout << programs::csv_field(module.module) << ',' << mora::name_of(module.dtype) << ','
+                << module.update_norm << ',' << module.rounding_error << '\n';
     }
   });
 }

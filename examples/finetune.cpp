@@ -4,6 +4,7 @@
 // out, and a run that was interrupted goes on where its last checkpoint is.
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -12,6 +13,7 @@
 #include <limits>
 #include <mora/io/atomic_file.hpp>
 #include <mora/io/checkpoint_folder.hpp>
+#include <mora/io/json_text.hpp>
 #include <mora/io/peft/save.hpp>
 #include <mora/io/train/training_state.hpp>
 #include <mora/mora.hpp>
@@ -20,6 +22,8 @@
 #include <span>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <variant>
 #include <vector>
 
@@ -53,14 +57,45 @@ struct Options {
 [[nodiscard]] bool is_full(const Options& o) { return o.method == "full"; }
 
 /// Throws for an option that would have no effect.
-void require_sense(const Options& o) {
-  const auto refuse = [](bool given, const char* option, const char* needs) {
-    if (given) throw mora::ArgumentError(std::string(option) + " is for " + needs);
+void require_sense(const CLI::App& app, const Options& o) {
+  const auto refuse = [&app](bool idle, const char* option, const char* needs) {
+    programs::refuse_idle(app, idle, option, needs);
   };
-  refuse(o.alpha && !is_lora(o), "--alpha", "LoRA; MoRA has --scale");
-  refuse(o.scale && (is_lora(o) || is_full(o)), "--scale", "MoRA; LoRA has --alpha");
-  refuse(o.least && o.schedule != "cosine", "--minimum", "the cosine");
-  refuse(o.train.evaluate_every > 0 && !o.evaluation, "--evaluate-every", "--evaluate");
+  refuse(!is_lora(o), "--alpha", "LoRA; MoRA has --scale");
+  refuse(is_lora(o) || is_full(o), "--scale", "MoRA; LoRA has --alpha");
+  refuse(is_full(o), "--rank", "adapters");
+  refuse(is_full(o), "--dropout", "adapters");
+  refuse(o.schedule != "cosine", "--minimum", "the cosine");
+  refuse(!o.evaluation, "--evaluate-every", "--evaluate");
+  refuse(!o.run, "--every", "--run");
+  const auto has_keys = [&o](const std::string& file) {
+    return programs::form_of(file, o.form) == "jsonl";
+  };
+  const bool keys = has_keys(o.data) || (o.evaluation && has_keys(*o.evaluation));
+  for (const char* const option : {"--prompt", "--response"}) refuse(!keys, option, "JSON lines");
+}
+
+/// Throws for names that the results could not be written with.
+void require_names(const Options& o) {
+  if (!is_full(o) || o.run) (void)mora::detail::json_text(o.model, "model");
+  if (o.run) (void)mora::detail::json_text(o.data, "data");
+}
+
+/// The first line of a log.
+constexpr std::string_view log_header = "step,loss,factor,gradient_norm,targets,tokens,skipped";
+
+/// A run that goes on writes into its log; nothing else that is there is written over.
+void require_log(const Options& o) {
+  if (!o.log || !std::filesystem::is_regular_file(*o.log) || std::filesystem::is_empty(*o.log)) {
+    return;
+  }
+  if (!o.resume) throw mora::FileError(*o.log, "is there already; name another place");
+  std::string line;
+  std::getline(std::ifstream(*o.log), line);
+  if (line == log_header) return;
+  throw mora::FormatError(
+      *o.log, "line 1",
+      mora::detail::concat("expected the header of a log, found ", mora::detail::in_quotes(line)));
 }
 
 void attach(Model& model, const Options& o) {
@@ -138,9 +173,21 @@ struct AnySchedule {
 [[nodiscard]] mora::CsvHeader cut_log(const std::filesystem::path& path, Index step) {
   std::ifstream in(path);
   std::string kept, line;
-  while (std::getline(in, line)) {
-    const bool header = kept.empty();
-    if (header || std::stoll(line) <= step) kept += line + '\n';
+  for (Index number = 1; std::getline(in, line); ++number) {
+    if (number > 1) {
+      Index found = 0;
+      const char* const end = line.data() + line.size();
+      const auto [rest, error] = std::from_chars(line.data(), end, found);
+      if (error != std::errc() || rest == end || *rest != ',') {
+        if (in.eof()) break;  // a process died while it wrote this row
+        throw mora::FormatError(
+            path, mora::detail::concat("line ", number),
+            mora::detail::concat("expected a row that begins with its step, found ",
+                                 mora::detail::in_quotes(line)));
+      }
+      if (found > step) continue;
+    }
+    kept += line + '\n';
   }
   mora::AtomicFile file(path);
   file.write(std::as_bytes(std::span(kept)));
@@ -230,11 +277,13 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
   std::cerr << "going on after step " << position.state.step << '\n';
 }
 
-void finetune(Options& o) {
-  require_sense(o);
+void finetune(const CLI::App& app, Options& o) {
+  require_sense(app, o);
+  require_names(o);
   const AnySchedule schedule = schedule_of(o);
   o.train.steps = o.steps;
   o.train.validate();
+  require_log(o);
   make_new(o.out);
   if (o.merged) {
     make_new(*o.merged);
@@ -359,5 +408,5 @@ int main(int count, char** arguments) {
   app.add_option("--log", o.log, "CSV file with a row for every step");
   app.add_option("--merged", o.merged,
                  "Folder for the whole model with the update in it, in float32");
-  return programs::run(app, count, arguments, [&] { finetune(o); });
+  return programs::run(app, count, arguments, [&] { finetune(app, o); });
 }

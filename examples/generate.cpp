@@ -3,6 +3,7 @@
 // Continues a prompt with a LLaMA, with an adapter or without.
 
 #include <charconv>
+#include <filesystem>
 #include <iostream>
 #include <mora/io/peft/attach.hpp>
 #include <mora/models/llama/generate.hpp>
@@ -71,6 +72,14 @@ int main(int count, char** arguments) {
   app.add_option("--seed", seed, "Of drawing, and of a config's random weights")
       ->capture_default_str();
   return programs::run(app, count, arguments, [&] {
+    const auto refuse = [&app](bool idle, const char* option, const char* needs) {
+      programs::refuse_idle(app, idle, option, needs);
+    };
+    const bool greedy = settings.sampling.temperature == 0.0;
+    refuse(!adapter, "--transposed", "--adapter");
+    refuse(greedy, "--top-p", "a --temperature above 0");
+    refuse(greedy && !std::filesystem::is_regular_file(model_path), "--seed",
+           "a --temperature above 0, or random weights of a config.json");
     auto [model, end] = programs::language_model(model_path, seed, keep_small);
     if (!tokens) programs::require_bytes(model.config().vocab_size);
     if (adapter) {
@@ -80,7 +89,15 @@ int main(int count, char** arguments) {
     }
     std::vector<mora::Token> start = tokens ? numbers_in(prompt) : text_tokens(prompt);
     mora::SplitMix64 generator(seed);
-    for (const mora::Index token : end) settings.stop.push_back(static_cast<mora::Token>(token));
+    const mora::Index vocabulary = model.config().vocab_size;
+    for (const mora::Token token : settings.stop) {
+      if (token >= 0 && token < vocabulary) continue;
+      throw mora::ArgumentError("--stop: expected 0 to " + std::to_string(vocabulary - 1) +
+                                ", found " + std::to_string(token));
+    }
+    for (const mora::Index token : end) {
+      if (token < vocabulary) settings.stop.push_back(static_cast<mora::Token>(token));
+    }
     if (!tokens) settings.stop.push_back(Bytes::eos);
     const auto text = mora::generate(model, start, settings, generator);
     if (tokens) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <iostream>
 #include <mora/io/llama/llama_folder.hpp>
 #include <vector>
 
@@ -14,6 +15,15 @@ struct LanguageModel {
   std::vector<mora::Index> end;  ///< eos_token_id
 };
 
+/// No model says a token that it does not have.
+inline void warn_of_ends(const mora::LlamaConfigFile& file) {
+  for (const mora::Index token : file.eos_token_id) {
+    if (token < file.config.vocab_size) continue;
+    std::cerr << "warning: eos_token_id: expected less than vocab_size = " << file.config.vocab_size
+              << ", found " << token << ", which never comes\n";
+  }
+}
+
 /// A Hugging Face folder, or a config.json alone: random weights from the seed then.
 [[nodiscard]] inline LanguageModel language_model(const std::filesystem::path& path,
                                                   std::uint64_t seed, bool keep_small) {
@@ -23,11 +33,13 @@ struct LanguageModel {
     }
     const mora::LlamaConfigFile file = mora::read_llama_config(path);
     print_warnings(file.warnings);
+    warn_of_ends(file);
     mora::SplitMix64 generator(seed);
     return {mora::Llama<float>(file.config, generator), file.eos_token_id};
   }
   const mora::LlamaFolder folder(path);
   print_warnings(folder.warnings());
+  warn_of_ends(folder.config_file());
   const auto small = keep_small ? mora::SmallWeights::keep : mora::SmallWeights::widen;
   return {folder.model<float>(small), folder.config_file().eos_token_id};
 }

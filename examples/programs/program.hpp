@@ -8,6 +8,7 @@
 #include <functional>
 #include <iostream>
 #include <map>
+#include <mora/io/in_quotes.hpp>
 #include <mora/io/llama/config_file.hpp>
 #include <mora/io/peft/peft_folder.hpp>
 #include <optional>
@@ -34,13 +35,30 @@ inline int run(CLI::App& app, int count, char** arguments, const std::function<v
     if (!std::cout) throw std::runtime_error("cannot write to the standard output");
     return 0;
   } catch (const std::exception& error) {
-    std::cerr << app.get_name() << ": " << error.what() << '\n';
+    std::cerr << app.get_name() << ": " << mora::detail::without_controls(error.what()) << '\n';
     return 1;
   }
 }
 
 inline void print_warnings(const std::vector<std::string>& warnings) {
-  for (const std::string& warning : warnings) std::cerr << "warning: " << warning << '\n';
+  for (const std::string& warning : warnings) {
+    std::cerr << "warning: " << mora::detail::without_controls(warning) << '\n';
+  }
+}
+
+/// A name that a file says as a field of CSV: nothing in it is obeyed by a terminal.
+[[nodiscard]] inline std::string csv_field(std::string_view name) {
+  const std::string plain = mora::detail::without_controls(name);
+  if (plain.find_first_of(",\"") == plain.npos) return plain;
+  std::string quoted = "\"";
+  for (const char c : plain) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + '"';
+}
+
+/// Throws for an option that was given and would have no effect.
+inline void refuse_idle(const CLI::App& app, bool idle, const std::string& option,
+                        const std::string& needs) {
+  if (idle && app.count(option) > 0) throw mora::ArgumentError(option + " is for " + needs);
 }
 
 /// Nothing that is there is written over.
@@ -50,23 +68,31 @@ inline void require_new(const std::filesystem::path& place) {
   }
 }
 
-/// Of the base model where there is one; else of a LoRA's own tensors, which say both sizes.
+/// Of the base model where there is one; else of a LoRA's own tensors, which say both sizes, and
+/// that an embedding and a head are tied.
 [[nodiscard]] inline std::vector<mora::LayerShape> shapes_of(
     const mora::PeftFolder& adapter, const std::optional<std::filesystem::path>& base) {
   if (base) return mora::layer_shapes(mora::read_llama_config(*base / "config.json").config);
   if (adapter.config().dialect != mora::PeftDialect::lora) {
     throw mora::ArgumentError("a MoRA adapter does not say how large its layers are: pass --base");
   }
+  using mora::detail::PeftRole;
   std::map<std::string, mora::LayerShape> shapes;
-  for (const std::string& module : adapter.modules()) shapes[module] = {.module = module};
   for (const mora::StoredTensor& tensor : adapter.tensors().tensors()) {
-    for (auto& [module, shape] : shapes) {
-      const bool its_a = tensor.name().ends_with("." + module + ".lora_A.weight");
-      const bool its_b = tensor.name().ends_with("." + module + ".lora_B.weight");
-      if (!its_a && !its_b && !tensor.name().ends_with("." + module + ".weight")) continue;
-      if (!its_b) shape.in_features = tensor.shape().back();
-      if (!its_a) shape.out_features = tensor.shape().size() == 1 ? 1 : tensor.shape().front();
-    }
+    const auto name = mora::detail::parse_peft_name(tensor.name());
+    if (!name) continue;
+    mora::LayerShape& shape = shapes[name->module];
+    shape.module = name->module;
+    const auto& sizes = tensor.shape();
+    const bool whole = name->role == PeftRole::weight;
+    if (name->role == PeftRole::bias) shape.bias = true;
+    if (whole || name->role == PeftRole::a) shape.in_features = sizes.back();
+    if (whole || name->role == PeftRole::b) shape.out_features = sizes.size() == 1 ? 1 : sizes[0];
+  }
+  const auto head = shapes.find("lm_head");
+  if (adapter.config().ensure_weight_tying && head != shapes.end() &&
+      shapes.contains("model.embed_tokens")) {
+    head->second.tied_to = "model.embed_tokens";
   }
   std::vector<mora::LayerShape> all;
   for (auto& [module, shape] : shapes) all.push_back(std::move(shape));

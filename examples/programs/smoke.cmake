@@ -54,5 +54,37 @@ if(NOT found STREQUAL "merged;sharing;small;values.csv;x.gguf")
   message(FATAL_ERROR "expected merged, sharing, small, values.csv and x.gguf, found ${found}")
 endif()
 
+# Sizes from the tensors alone, whatever their names; what a terminal or a reader of CSV would obey is not
+# printed. A tied head and a bias stay what they are.
+set(odd "${CMAKE_ARGV4}/odd_adapter")
+set(lines "a.\\\\x1b\\[31mred,LoRA,2,2,4,[^\n]*\n\"a.b,\"\"c\"\"\",LoRA,2,2,4,[^\n]*\na.q,LoRA,5,4,9,")
+expect(0 "${lines}[^\n]*\nq,LoRA,3,2,5,[^\n]*\nwhole,whole,2,3,9," adapter_info "${odd}" --spectrum
+       "${out}/odd.csv")
+file(READ "${out}/odd.csv" text)
+if(NOT text MATCHES "\"a.b,\"\"c\"\"\",0,")
+  message(FATAL_ERROR "odd.csv: expected quoted names, found:\n${text}")
+endif()
+expect(0 "\na.\\\\x1b\\[31mred,1,[^\n]*\n\"a.b,\"\"c\"\"\",1," adapter_convert "${odd}" "${out}/plain" --to
+       lora)
+expect(0 "whole,whole,2,3,9," adapter_info "${out}/plain")
+expect(1 "'a.\\\\x1b" adapter_merge "${base}" "${odd}" "${out}/z")
+set(tied_embedding "${CMAKE_ARGV4}/peft_folders/tied_embedding")
+expect(0 "embed_tokens,whole" adapter_info "${tied_embedding}")
+expect(0 "rank" adapter_convert "${tied_embedding}" "${out}/tied" --to lora)
+expect(0 "embed_tokens,whole" adapter_info "${out}/tied" --base "${tied}")
+expect(1 "pass --base" adapter_info "${out}/sharing")
+
+foreach(option IN ITEMS "--transposed" "--top-p;0.5" "--seed;3")
+  list(GET option 0 name)
+  expect(1 "${name} is for" generate "${base}" "1 2" --tokens ${option})
+endforeach()
+expect(1 "--stop: expected 0 to 31, found 32" generate "${base}" "1 2" --tokens --stop 32)
+file(COPY "${base}/" DESTINATION "${out}/end")
+file(READ "${out}/end/config.json" config)
+string(REGEX REPLACE "\"eos_token_id\": [0-9]+" "\"eos_token_id\": 4294967297" config "${config}")
+file(WRITE "${out}/end/config.json" "${config}")
+expect(0 "eos_token_id: expected less than vocab_size = 32, found 4294967297" generate "${out}/end" "1 2"
+       --tokens --most 2)
+
 # Weights that stay in 16 bits say the same.
 expect_same_tokens("${base}|1 2 3|--most|6" "${base}|1 2 3|--most|6|--keep-small")

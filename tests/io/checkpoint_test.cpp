@@ -193,6 +193,43 @@ TEST(Checkpoints, ArePrunedDownToWholeOnes) {
   EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-4", "ckpt-5"}));
 }
 
+TEST(Checkpoints, AreFoldersAndNoFilesOrLinks) {
+  const TemporaryFolder folder;
+  const path other = folder / "other";
+  write_checkpoint(other, 9);
+  write_file(folder / "ckpt-7", "text");
+  write_file(folder / "ckpt-7.tmp-1-0", "text");
+  for (const char* name : {"ckpt-0", "ckpt-9", "ckpt-9.tmp-1-0"}) {
+    std::filesystem::create_directory_symlink(other / "ckpt-9", folder / name);
+  }
+  for (const Index step : {1, 2}) write_checkpoint(folder.where(), step);
+  EXPECT_EQ(newest_step(folder.where()), 2);
+  mora::prune_checkpoints(folder.where(), 1);
+  mora::remove_leftovers(folder.where());
+  EXPECT_EQ(folder.names(),
+            (std::vector<std::string>{"ckpt-0", "ckpt-2", "ckpt-7", "ckpt-7.tmp-1-0", "ckpt-9",
+                                      "ckpt-9.tmp-1-0", "other"}));
+  for (const Index step : {7, 9}) {
+    EXPECT_TRUE(throws<mora::FileError>({"ckpt-", "expected a folder"},
+                                        [&] { write_checkpoint(folder.where(), step); }));
+  }
+  EXPECT_EQ(newest_step(other), 9);  // is whole, with its manifest
+}
+
+TEST(Checkpoints, WithFoldersInThemAreNotWhole) {
+  const TemporaryFolder folder;
+  for (const Index step : {1, 2, 3, 4}) write_checkpoint(folder.where(), step);
+  for (const char* name : {"ckpt-1", "ckpt-4"}) {
+    std::filesystem::create_directory(folder / name / "more");
+  }
+  const auto found = find_checkpoint(folder.where());
+  EXPECT_EQ(found.newest->step, 3);
+  ASSERT_EQ(found.passed_over.size(), 1u);
+  EXPECT_NE(found.passed_over[0].find("expected files, found 'more'"), std::string::npos);
+  mora::prune_checkpoints(folder.where(), 1);
+  EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-3", "ckpt-4"}));
+}
+
 // A process writes one checkpoint after another, keeps one, and is ended at some moment by a
 // signal: the newest whole one is of one step in all its files, and no step that the process has
 // reported is lost.

@@ -62,6 +62,20 @@ TEST(Gguf, RefusesWhatOtherReadersWould) {
   EXPECT_TRUE(throws<ArgumentError>({"key", "'k'", "twice"}, [&] {
     mora::write_gguf(path, {{"k", 0.0f}, {"k", 1.0f}}, {});
   }));
+  const auto refused_key = [&](const std::string& key, const mora::GgufValue& value,
+                               std::initializer_list<std::string_view> words) {
+    EXPECT_TRUE(throws<ArgumentError>(words, [&] { mora::write_gguf(path, {{key, value}}, {}); }));
+    EXPECT_FALSE(std::filesystem::exists(path));
+  };
+  refused_key("", 0.0f, {"1 to 65535", "found 0"});
+  refused_key(std::string(65'536, 'a'), 0.0f, {"1 to 65535", "found 65536"});
+  for (const char* key : {"a b", "a\n", "A", ".a", "a.", "a..b", "\xc3\xa4"}) {
+    refused_key(key, 0.0f, {"key", "lower-case"});
+  }
+  refused_key("general.alignment", std::uint32_t{64}, {"alignment", "32"});
+  refused_key("general.alignment", 32.0f, {"alignment", "32"});
+  EXPECT_NO_THROW(mora::write_gguf(
+      path, {{"general.alignment", std::uint32_t{32}}, {"command-r.a_1", 0.0f}}, {}));
   const std::array<float, 1> one{};
   EXPECT_NO_THROW(mora::write_gguf(path, {}, {{std::string(63, 'a'), {1, 1, 1, 1}, one}}));
 }

@@ -280,6 +280,8 @@ TEST_F(ChangedFolder, RefusesWhatTheModelDoesNotComputeByName) {
       {[](nlohmann::json& j) { j["vocab_size"] = 32.0; }, "found 32.0"},
       {[](nlohmann::json& j) { j["vocab_size"] = -32; }, "found -32"},
       {[](nlohmann::json& j) { j["vocab_size"] = 0; }, "vocab_size: expected 1 to"},
+      {[](nlohmann::json& j) { j["num_hidden_layers"] = 1 << 20; },
+       "num_hidden_layers: expected 1 to 10000, found 1048576"},
       {[](nlohmann::json& j) { j["head_dim"] = 0; }, "'head_dim': expected at least 1, found 0"},
       {[](nlohmann::json& j) { j["num_key_value_heads"] = 3; },
        "num_key_value_heads: expected a divisor"},
@@ -347,12 +349,25 @@ TEST_F(ChangedFolder, LeavesOutWithAWarningWhatTheConfigAlreadySays) {
   change_tensors([](auto& tensors) {
     tensors.push_back(tensors.front());
     tensors.back().info.name = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    const auto named = [&](std::string_view name) {
+      return std::find_if(tensors.begin(), tensors.end(),
+                          [&](const auto& tensor) { return tensor.info.name == name; });
+    };
+    named("lm_head.weight")->bytes = named("model.embed_tokens.weight")->bytes;
   });
   const std::vector<std::string> warnings = LlamaFolder(folder_.where()).warnings();
   ASSERT_EQ(warnings.size(), 3u);
   EXPECT_NE(warnings[0].find("attention_dropout"), std::string::npos);
   EXPECT_NE(warnings[1].find("'lm_head.weight'"), std::string::npos);
   EXPECT_NE(warnings[2].find("inv_freq"), std::string::npos);
+}
+
+// transformers 4 takes the embedding, 5 the head.
+TEST_F(ChangedFolder, RefusesATiedHeadOfOtherNumbers) {
+  change_config([](nlohmann::json& json) { json["tie_word_embeddings"] = true; });
+  EXPECT_NE(fault().find("'lm_head.weight': expected the numbers of 'model.embed_tokens.weight'"),
+            std::string::npos)
+      << fault();
 }
 
 }  // namespace

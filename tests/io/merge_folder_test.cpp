@@ -224,6 +224,114 @@ TEST(MergeFolder, KnowsWhatADtypeHolds) {
   EXPECT_EQ(report[0].rounding_error, 1.0);
 }
 
+/// The report on `adapter`, merged into one tensor of ones in float32.
+template <class A>
+[[nodiscard]] mora::MergedModule merged_into_ones(A adapter) {
+  const TemporaryFolder out;
+  std::filesystem::create_directory(out / "base");
+  const mora::Index rows = adapter.out_features(), cols = adapter.in_features();
+  mora::SafetensorsWriter writer(out / "base/model.safetensors",
+                                 {{"one.weight", mora::Dtype::f32, {rows, cols}}});
+  writer.write("one.weight", std::span<const float>(
+                                 std::vector<float>(static_cast<std::size_t>(rows * cols), 1.0f)));
+  writer.commit();
+  const auto report = mora::merge_folder<float>(
+      out / "base", {{"one", AnyAdapter<float>(std::move(adapter))}}, out / "merged");
+  return report.at(0);
+}
+
+// In the weight's own float it would read as nothing that was there to be lost.
+TEST(MergeFolder, ReportsAnUpdateBelowHalfAUnitAsLost) {
+  const auto report = merged_into_ones(mora::LoraAdapter<float>(
+      Matrix<float>(Matrix<float>::Ones(1, 8)),
+      Matrix<float>(Matrix<float>::Constant(2, 1, 0x1p-30f)), {.rank = 1, .alpha = 1.0}));
+  EXPECT_EQ(report.update_norm, 0x1p-28);
+  EXPECT_EQ(report.rounding_error, 1.0);
+}
+
+// 4096 squares of 1 + 2^-11: a sum in float keeps none of the last bits.
+TEST(MergeFolder, SumsItsReportInDouble) {
+  const mora::Index rows = 64, cols = 4096;
+  const float change = 1.0f + 0x1p-11f;
+  const double norm = std::sqrt(static_cast<double>(rows * cols)) * double{change};
+  const auto lora = merged_into_ones(mora::LoraAdapter<float>(
+      Matrix<float>(Matrix<float>::Constant(1, cols, change)),
+      Matrix<float>(Matrix<float>::Ones(rows, 1)), {.rank = 1, .alpha = 1.0}));
+  EXPECT_NEAR(lora.update_norm, norm, 1e-12 * norm);
+  EXPECT_EQ(lora.rounding_error, 0.0);
+  const auto full = merged_into_ones(mora::FullAdapter<float>(mora::FrozenLinear<float>(
+      Matrix<float>(Matrix<float>::Constant(rows, cols, 1.0f + change)))));
+  EXPECT_NEAR(full.update_norm, norm, 1e-12 * norm);
+  EXPECT_EQ(full.rounding_error, 0.0);
+}
+
+TEST(MergeFolder, ChangesNoBitWhereTheUpdateIsZero) {
+  const TemporaryFolder out;
+  std::filesystem::create_directory(out / "base");
+  const std::vector<float> numbers = {-0.0f, 0.0f, 1.0f, -2.0f};
+  mora::SafetensorsWriter writer(out / "base/model.safetensors",
+                                 {{"one.weight", mora::Dtype::f32, {2, 2}}});
+  writer.write("one.weight", std::span<const float>(numbers));
+  writer.commit();
+  mora::LoraAdapter<float> lora(Matrix<float>(Matrix<float>::Ones(1, 2)),
+                                Matrix<float>(Matrix<float>::Zero(2, 1)), {.rank = 1});
+  const auto report = mora::merge_folder<float>(
+      out / "base", {{"one", AnyAdapter<float>(std::move(lora))}}, out / "merged");
+  EXPECT_EQ(report.at(0).rounding_error, 0.0);
+  const auto merged = ShardedTensors(out / "merged").tensor("one.weight");
+  EXPECT_TRUE(std::ranges::equal(merged.bytes(), std::as_bytes(std::span(numbers))));
+}
+
+// The head of a tied model is the embedding, also where a file has both.
+TEST(MergeFolder, KeepsAStoredTiedHeadEqualToItsEmbedding) {
+  const TemporaryFolder out;
+  const Matrix<double> ones = Matrix<double>::Ones(3, 2);
+  const auto numbers = [](const Matrix<double>& matrix) {
+    return std::span<const double>(matrix.data(), static_cast<std::size_t>(matrix.size()));
+  };
+  const auto write = [&](const char* config, const Matrix<double>& head) {
+    std::filesystem::create_directories(out / "base");
+    write_file(out / "base/config.json", config);
+    mora::SafetensorsWriter writer(out / "base/model.safetensors",
+                                   {{"lm_head.weight", mora::Dtype::f32, {3, 2}},
+                                    {"model.embed_tokens.weight", mora::Dtype::f32, {3, 2}}});
+    for (const auto& info : writer.tensors()) {
+      writer.write(info.name, numbers(info.name == "lm_head.weight" ? head : ones));
+    }
+    writer.commit();
+  };
+  const auto merge = [&](const char* module) {
+    return mora::merge_folder<double>(
+        out / "base",
+        {{module, AnyAdapter<double>(mora::FullAdapter<double>(mora::FrozenLinear<double>(
+                      Matrix<double>(Matrix<double>::Constant(3, 2, 5.0)))))}},
+        out / "merged");
+  };
+  const auto merged = [&](const char* name) {
+    return ShardedTensors(out / "merged").tensor(name).numbers<float>().values[0];
+  };
+  const char* const tied = R"({"tie_word_embeddings": true})";
+  write(tied, ones);
+  EXPECT_TRUE(throws<mora::ArgumentError>({"lm_head", "tied to model.embed_tokens"},
+                                          [&] { (void)merge("lm_head"); }));
+  EXPECT_EQ(out.names(), std::vector<std::string>{"base"});
+  const auto report = merge("model.embed_tokens");
+  ASSERT_EQ(report.size(), 1u);
+  EXPECT_EQ(report[0].module, "model.embed_tokens");
+  EXPECT_EQ(merged("model.embed_tokens.weight"), 5.0f);
+  EXPECT_EQ(merged("lm_head.weight"), 5.0f);
+
+  std::filesystem::remove_all(out / "merged");
+  write(tied, 2.0 * ones);
+  EXPECT_TRUE(throws<mora::FormatError>(
+      {"'lm_head.weight'", "'model.embed_tokens.weight'", "tie_word_embeddings"},
+      [&] { (void)merge("model.embed_tokens"); }));
+  EXPECT_EQ(out.names(), std::vector<std::string>{"base"});
+  write(R"({"tie_word_embeddings": false})", 2.0 * ones);
+  (void)merge("model.embed_tokens");
+  EXPECT_EQ(merged("lm_head.weight"), 2.0f);
+}
+
 TEST(MergeFolder, NeverReplacesAFolder) {
   const TemporaryFolder out;
   const path base = stored_llama("untied_f32");

@@ -64,6 +64,29 @@ TEST_F(PeftConfigTest, TakesTheFirstPatternThatNamesAModule) {
   EXPECT_EQ(config().rank_of("model.layers.1.self_attn.q_proj"), 2);
 }
 
+// PEFT looks for (.*\.)?(key)$ from the start of a module's name.
+TEST_F(PeftConfigTest, TakesPatternsOfOneModuleAlone) {
+  set("rank_pattern", {{"^a.q_proj", 5}, {"^a.k_proj$", 6}, {"v_proj$", 7}});
+  change_config([](Json& json) { json["alpha_pattern"] = {{"^q_proj", 3}}; });
+  EXPECT_EQ(config().rank_of("a.q_proj"), 5);
+  EXPECT_EQ(config().rank_of("b.a.q_proj"), 4);
+  EXPECT_EQ(config().rank_of("a.k_proj"), 6);
+  EXPECT_EQ(config().rank_of("b.a.k_proj"), 4);
+  EXPECT_EQ(config().rank_of("b.v_proj"), 7);
+  EXPECT_EQ(config().rank_of("v_proj"), 7);
+  EXPECT_EQ(config().alpha_of("q_proj"), 3.0);
+  EXPECT_EQ(config().alpha_of("a.q_proj"), 6.0);
+  for (const auto& [key, character] : std::vector<std::pair<std::string, std::string>>{
+           {"a^b", "^"}, {"a$b", "$"}, {"^^a", "^"}, {"a$$", "$"}, {"^(a|b)", "("}, {"a+", "+"}}) {
+    set("rank_pattern", {{key, 2}});
+    EXPECT_TRUE(refused("rank_pattern.", {" with '" + character + "'", "not supported"}));
+  }
+  for (const char* const key : {"", "^", "$", "^$"}) {
+    set("rank_pattern", {{key, 2}});
+    EXPECT_TRUE(refused("rank_pattern.", {"found ''"}));
+  }
+}
+
 TEST_F(PeftConfigTest, Case112MissingOrFolderOrEmptyOrHuge) {
   write_file(config_path(), "");
   EXPECT_TRUE(throws<FormatError>({"adapter_config.json", "empty"}, [&] { (void)config(); }));
@@ -183,7 +206,36 @@ TEST_F(PeftConfigTest, LoraOfThePapersForkIsLora) {
   EXPECT_EQ(config().dialect, mora::PeftDialect::lora);
   EXPECT_EQ(config().warnings, std::vector<std::string>{});
   change_config([&](Json& json) { json["mora_operator"] = "sharing"; });
-  EXPECT_TRUE(refused("mora_operator'", {"expected use_mora to be true"}));
+  EXPECT_TRUE(refused("mora_operator'", {"is for peft_type 'MORA'"}));
+}
+
+// They would be left out, and the adapter be another.
+TEST_F(PeftConfigTest, KeysOfAnotherDialectAreRefused) {
+  for (const bool paper : {false, true}) {
+    for (const auto& [key, value] :
+         std::vector<std::pair<std::string, Json>>{{"mora_operator", "sharing"},
+                                                   {"mora_rounding", "paper"},
+                                                   {"mora_scale", 2},
+                                                   {"mora_scale_pattern", {{"q_proj", 2}}},
+                                                   {"mora_seed", 1},
+                                                   {"mora_rotation_base", 10}}) {
+      set("use_mora", paper);
+      change_config([&, name = key, v = value](Json& json) { json[name] = v; });
+      EXPECT_TRUE(refused((key + '\'').c_str(), {"is for peft_type 'MORA'"})) << paper;
+    }
+    set("use_mora", paper);
+    change_config([](Json& json) {
+      json["mora_scale_pattern"] = Json::object();
+      json["mora_seed"] = nullptr;
+    });
+    EXPECT_EQ(config().warnings, std::vector<std::string>{});
+  }
+  set("peft_type", "MORA");
+  change_config([](Json& json) {
+    json["mora_operator"] = "sharing";
+    json["mora_type"] = 6;
+  });
+  EXPECT_TRUE(refused("mora_type'", {"is not for peft_type 'MORA'"}));
 }
 
 TEST_F(PeftConfigTest, Case119TargetModules) {

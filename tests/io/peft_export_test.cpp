@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/compare.hpp"
+#include "support/gguf.hpp"
 #include "support/not_finite.hpp"
 #include "support/peft.hpp"
 #include "support/random.hpp"
@@ -195,8 +196,110 @@ TEST(GgufAdapter, RefusesWhatItHasNoNameFor) {
       {"up_proj", "expected a LoRA"},
       save({{"model.layers.0.mlp.up_proj",
              AnyAdapter<double>(mora::MoraAdapter<double>(hidden, 7, {.rank = 2}))}})));
+  // Other sizes than the config's, wherever.
+  const mora::Index inner = config.intermediate_size;
+  EXPECT_TRUE(
+      throws<ArgumentError>({"up_proj", "expected 24 outputs", "found 25"},
+                            save({{"model.layers.0.mlp.up_proj", lora(hidden, inner + 1)}})));
+  EXPECT_TRUE(
+      throws<ArgumentError>({"down_proj", "expected 24 inputs", "found 23"},
+                            save({{"model.layers.0.mlp.down_proj", lora(inner - 1, hidden)}})));
+  EXPECT_TRUE(throws<ArgumentError>({"model.layers.2.mlp"},
+                                    save({{"model.layers.2.mlp.up_proj", lora(hidden, inner)}})));
+  EXPECT_TRUE(throws<ArgumentError>({"model.layers.01"},
+                                    save({{"model.layers.01.mlp.up_proj", lora(hidden, inner)}})));
+  auto tied = config;
+  tied.tie_word_embeddings = true;
+  EXPECT_TRUE(throws<ArgumentError>({"lm_head"}, [&] {
+    mora::save_gguf_adapter<double>({{"lm_head", lora(hidden, config.vocab_size)}}, tied,
+                                    folder / "a.gguf");
+  }));
   EXPECT_TRUE(folder.names().empty());
-  EXPECT_NO_THROW(save({{"model.layers.0.mlp.up_proj", lora(hidden, 7)}})());
+  EXPECT_NO_THROW(save({{"model.layers.0.mlp.up_proj", lora(hidden, inner)},
+                        {"lm_head", lora(hidden, config.vocab_size)}})());
+}
+
+/// Reads adapters as llama.cpp does: the update is B A, as alpha 0 scales by nothing.
+void expect_in_gguf(const std::vector<NamedAdapter<double>>& adapters,
+                    const mora::LlamaConfig& config, const path& file) {
+  const GgufFile gguf(read_file(file));
+  using namespace std::string_literals;
+  EXPECT_EQ(gguf.version, 3u);
+  const decltype(gguf.keys) keys = {{"general.type", "adapter"s},
+                                    {"general.architecture", "llama"s},
+                                    {"adapter.type", "lora"s},
+                                    {"adapter.lora.alpha", 0.0f}};
+  EXPECT_EQ(gguf.keys, keys);
+  ASSERT_EQ(gguf.tensors.size(), 2 * adapters.size());
+  std::uint64_t end = 0;
+  for (const auto& tensor : gguf.tensors) {
+    EXPECT_EQ(tensor.type, 0u);  // float32
+    EXPECT_EQ(tensor.offset % 32, 0u);
+    EXPECT_GE(tensor.offset, end);
+    ASSERT_EQ(tensor.sizes.size(), 2u);
+    end = tensor.offset + 4 * tensor.sizes[0] * tensor.sizes[1];
+  }
+  EXPECT_EQ(gguf.bytes.size(), gguf.data + (end + 31) / 32 * 32);
+  const auto matrix = [&](const std::string& name) {
+    for (const auto& tensor : gguf.tensors) {
+      if (tensor.name != name) continue;
+      const std::vector<float> numbers = gguf.numbers(tensor);
+      return Matrix<double>(
+          Eigen::Map<const Matrix<float>>(numbers.data(), static_cast<mora::Index>(tensor.sizes[1]),
+                                          static_cast<mora::Index>(tensor.sizes[0]))
+              .cast<double>());
+    }
+    throw std::runtime_error("no tensor " + name);
+  };
+  for (const auto& each : adapters) {
+    SCOPED_TRACE(each.module);
+    const std::string name = mora::detail::gguf_module(each.module).value() + ".weight.lora_";
+    const Matrix<double> found = matrix(name + "b") * matrix(name + "a");
+    Matrix<double> wanted = update_of(each);
+    ASSERT_EQ(found.rows(), wanted.rows());
+    ASSERT_EQ(found.cols(), wanted.cols());
+    const bool q = each.module.ends_with("q_proj");
+    if (q || each.module.ends_with("k_proj")) {
+      // Neighbours are rotated there, halves here.
+      const mora::Index size = config.head_size();
+      const Matrix<double> halves = wanted;
+      for (mora::Index row = 0; row < wanted.rows(); ++row) {
+        const mora::Index in_head = row % size;
+        wanted.row(row) = halves.row(row - in_head + in_head % 2 * (size / 2) + in_head / 2);
+      }
+    }
+    EXPECT_LE((found - wanted).norm(), 1e-6 * wanted.norm());
+  }
+}
+
+TEST(GgufAdapter, SaysWhatTheAdaptersDo) {
+  const TemporaryFolder folder;
+  const auto config = mora::LlamaFolder(stored_llama("untied_f32")).config();
+  Random random(4);
+  const mora::Index hidden = config.hidden_size;
+  const auto lora = [&](mora::Index out, mora::LoraSettings settings) {
+    return filled(mora::LoraAdapter<double>(hidden, out, settings, random.generator()), random);
+  };
+  const std::vector<NamedAdapter<double>> loras = {
+      {"model.layers.0.self_attn.q_proj", lora(config.query_size(), {.rank = 3, .alpha = 5.0})},
+      {"model.layers.1.self_attn.k_proj",
+       lora(config.key_value_size(),
+            {.rank = 2, .alpha = 4.0, .scaling = mora::LoraScaling::rank_stabilized})},
+      {"model.layers.1.self_attn.v_proj", lora(config.key_value_size(), {.rank = 1})},
+      {"lm_head", lora(config.vocab_size, {.rank = 2})}};
+  mora::save_gguf_adapter(loras, config, folder / "lora.gguf");
+  expect_in_gguf(loras, config, folder / "lora.gguf");
+
+  const std::vector<NamedAdapter<double>> moras = {
+      {"model.layers.0.self_attn.q_proj",
+       filled(mora::MoraAdapter<double, mora::Sharing>(hidden, config.query_size(), {.rank = 2}),
+              random)},
+      {"model.layers.1.mlp.down_proj",
+       filled(
+           mora::MoraAdapter<double>(config.intermediate_size, hidden, {.rank = 2, .scale = 0.5}),
+           random)}};
+  mora::save_gguf_adapter(mora::export_lora(moras).adapters, config, folder / "mora.gguf");
+  expect_in_gguf(moras, config, folder / "mora.gguf");
 }
 
 }  // namespace

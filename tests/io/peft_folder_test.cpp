@@ -115,6 +115,24 @@ TEST_F(PeftFolders, SayWhichModulesTheyHave) {
   EXPECT_EQ(lora->settings().scale(), 1.5);
 }
 
+// Every name of the config is looked for in every module, and in what that is in.
+TEST_F(PeftFolders, OfFarTooManyNamesAndModulesAreRefused) {
+  change_config([](Json& json) {
+    json["target_modules"] = Json::array();
+    for (int i = 0; i < 4000; ++i) json["target_modules"].push_back("m" + std::to_string(i));
+  });
+  std::string module = "a";
+  for (int i = 0; i < 600'000; ++i) module += ".a";
+  const std::vector<float> numbers(4, 1.0f);
+  const auto bytes = std::as_bytes(std::span(numbers));
+  mora::write_safetensors(tensors_path(),
+                          std::vector<mora::TensorBytes>{
+                              {{module + ".lora_A.weight", mora::Dtype::f32, {4, 1}}, bytes},
+                              {{module + ".lora_B.weight", mora::Dtype::f32, {1, 4}}, bytes}});
+  EXPECT_TRUE(throws<FormatError>({"expected at most 3333", "1200006 parts", "found 4000"},
+                                  [&] { (void)open(); }));
+}
+
 TEST_F(PeftFolders, AreNotReadFromPickles) {
   std::filesystem::rename(tensors_path(), folder_ / "adapter_model.bin");
   EXPECT_TRUE(

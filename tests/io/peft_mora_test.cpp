@@ -315,8 +315,8 @@ TEST_F(OwnDialect, CannotBeMistakenForLora) {
   Json json = config();
   json["peft_type"] = "LORA";
   write_file(target_ / "adapter_config.json", json.dump());
-  EXPECT_TRUE(throws<FormatError>({"'mora_operator': expected use_mora to be true"},
-                                  [&] { (void)read(); }));
+  EXPECT_TRUE(
+      throws<FormatError>({"'mora_operator': is for peft_type 'MORA'"}, [&] { (void)read(); }));
 }
 
 TEST_F(OwnDialect, HasRanksAndScalesOfEachModule) {

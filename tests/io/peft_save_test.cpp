@@ -130,6 +130,17 @@ TEST_F(PeftSave, RefusesWhatOneFolderCannotSay) {
   EXPECT_TRUE(refuses({{"a+", lora_adapter({})}, {"b", lora_adapter({.rank = 2})}},
                       {"a+: modules of such names"}));
   EXPECT_TRUE(refuses({{"a\xff", lora_adapter({})}}, {"UTF-8"}));
+  // What would be read as something else.
+  EXPECT_TRUE(refuses({{"a.head", lora_adapter({})}, {"head", full_adapter()}},
+                      {"'a.head'", "stored whole"}));
+  EXPECT_TRUE(refuses({{"block.q", lora_adapter({})}, {"block", full_adapter()}},
+                      {"'block.q'", "stored whole"}));
+  EXPECT_TRUE(refuses({{"", lora_adapter({})}}, {"expected names of modules, found ''"}));
+  EXPECT_TRUE(refuses({{"a", lora_adapter({})}, {"x.lora_A", full_adapter()}},
+                      {"'x.lora_A'", "lora_A.weight' would be read as another"}));
+  EXPECT_TRUE(refuses({{"a.lora_embedding_x", lora_adapter({})}}, {"would be read as another"}));
+  EXPECT_TRUE(refuses({{"a/b", lora_adapter({})}, {"b", lora_adapter({.rank = 2})}},
+                      {"a folder cannot say this", "'a/b'"}));
   AnyAdapter<float> resized = lora_adapter({});
   resized.parameters()[0].parameter->value.resize(3, 5);
   EXPECT_TRUE(throws<mora::ShapeError>({"A, rows"}, [&] {

@@ -152,6 +152,19 @@ TEST(ShardedTensors, MayBeOneFile) {
 }
 
 // 138: a link within the folder is fine; one that leads out is followed when asked for.
+// As in Hugging Face's cache.
+TEST(ShardedTensors, FollowLinksOfNamesThatNoFileSays) {
+  const Model model;
+  const TemporaryFolder& folder = model.folder;
+  fs::create_directory(folder / "outside");
+  fs::rename(folder / index_name, folder / "outside" / index_name);
+  fs::create_symlink(folder / "outside" / index_name, folder / index_name);
+  EXPECT_EQ(model.open().size(), 2);
+  fs::create_symlink(folder / "one", folder / "outside" / "model.safetensors");
+  fs::remove(folder / "outside" / index_name);
+  EXPECT_EQ(ShardedTensors(folder / "outside").size(), 1);
+}
+
 TEST(ShardedTensors, StayInTheirFolder) {
   const Model model;
   const TemporaryFolder& folder = model.folder;

@@ -84,8 +84,10 @@ TEST(LlamaConfig, RefusesSizesWhoseProductsAreTooLarge) {
 
 // The table of tensors is made before any weight is.
 TEST(LlamaConfig, RefusesMoreLayersThanATableShouldHave) {
-  EXPECT_TRUE(refuses_config({"num_hidden_layers", "found 100000000"},
-                             [](LlamaConfig& c) { c.num_hidden_layers = 100'000'000; }));
+  for (const Index layers : {10'001, 100'000'000}) {
+    EXPECT_TRUE(refuses_config({"num_hidden_layers: expected 1 to 10000, found 10"},
+                               [&](LlamaConfig& c) { c.num_hidden_layers = layers; }));
+  }
 }
 
 TEST(LlamaConfig, RefusesNumbersThatMakeNoNormsOrAngles) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstddef>
 #include <filesystem>
@@ -77,7 +78,13 @@ inline constexpr Index most_manifest_bytes = 1 << 20;
   return text.str();
 }
 
-/// Removes a folder of plain files: the manifest first, so that what is left by a kill is no
+/// Whether a folder is there: of whatever a link leads to nothing is to be removed.
+[[nodiscard]] inline bool is_real_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::is_directory(std::filesystem::symlink_status(path, error));
+}
+
+/// Removes a real folder: the manifest first, so that what is left by a kill is no
 /// checkpoint.
 inline void remove_checkpoint(const std::filesystem::path& folder) {
   remove_file(folder / manifest_name);
@@ -89,12 +96,19 @@ inline void remove_checkpoint(const std::filesystem::path& folder) {
 }  // namespace detail
 
 /// Throws FormatError, naming file or line and both values, unless the folder is a whole checkpoint
-/// of its step: another format, a file missing, added or changed in any bit. Reads all of it.
+/// of its step: another format, a file missing, added or changed in any bit, anything that is no
+/// file. Reads all of it.
 inline void verify_checkpoint(const Checkpoint& checkpoint) {
   const std::filesystem::path path = checkpoint.path / detail::manifest_name;
   std::set<std::string> names = detail::names_in(checkpoint.path);
   if (names.erase(std::string(detail::manifest_name)) == 0) {
     throw FormatError(checkpoint.path, "expected a checkpoint, found no MANIFEST");
+  }
+  for (const std::string& name : names) {
+    std::error_code error;
+    if (std::filesystem::is_regular_file(checkpoint.path / name, error)) continue;
+    throw FormatError(checkpoint.path, detail::concat("expected files, found ",
+                                                      detail::in_quotes(name), ", which is none"));
   }
   const MappedFile manifest(path, FileAccess::copied, detail::most_manifest_bytes);
   std::string_view written = manifest.text();
@@ -125,16 +139,18 @@ struct CheckpointList {
   std::vector<std::filesystem::path> leftovers;  ///< Of processes that died: remove_leftovers.
 };
 
-/// By step as a number: ckpt-10 is newer than ckpt-9, whatever the clock says. A folder that is not
-/// there has none. Throws FileError where it cannot be read.
+/// By step as a number: ckpt-10 is newer than ckpt-9, whatever the clock says. Files and links are
+/// none, whatever their names. A folder that is not there has none. Throws FileError where it
+/// cannot be read.
 [[nodiscard]] inline CheckpointList list_checkpoints(const std::filesystem::path& folder) {
   CheckpointList list;
   std::error_code error;
   if (!std::filesystem::exists(std::filesystem::symlink_status(folder, error))) return list;
   for (const std::string& name : detail::names_in(folder)) {
+    if (!name.starts_with("ckpt-") || !detail::is_real_folder(folder / name)) continue;
     if (const auto step = detail::checkpoint_step(name)) {
       list.checkpoints.push_back({folder / name, *step});
-    } else if (name.starts_with("ckpt-") && name.find(".tmp-") != std::string::npos) {
+    } else if (name.find(".tmp-") != std::string::npos) {
       list.leftovers.push_back(folder / name);
     }
   }
@@ -204,7 +220,8 @@ inline void remove_leftovers(const std::filesystem::path& folder) {
 class CheckpointWriter {
  public:
   /// Makes the folder of the run unless it is there. Throws ArgumentError for a step below 0,
-  /// StateError where a whole checkpoint of that step is there, FileError where the system refuses.
+  /// StateError where a whole checkpoint of that step is there, FileError where the system refuses
+  /// or a file or link has its name.
   CheckpointWriter(const std::filesystem::path& folder, Index step)
       : target_(free_place(folder, step)), folder_(target_.path) {}
 
@@ -261,6 +278,9 @@ class CheckpointWriter {
     return place;
   }
   static void require_broken(const Checkpoint& place) {
+    if (!detail::is_real_folder(place.path)) {
+      throw FileError(place.path, "expected a folder or nothing, found something else", EEXIST);
+    }
     if (!is_whole(place)) return;
     throw StateError(detail::concat(place.path.string(), ": this checkpoint is there already"));
   }

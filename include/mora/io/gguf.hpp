@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -70,6 +71,27 @@ class GgufHead {
 /// GGML_MAX_NAME, with its terminating zero.
 inline constexpr std::size_t gguf_name_size = 64;
 
+/// As the format says: segments of lower-case letters, digits and _ (and - in architectures' names)
+/// between dots.
+inline void require_gguf_key(const std::filesystem::path& path, const std::string& key,
+                             const GgufValue& value, std::uint32_t alignment) {
+  constexpr std::size_t most = 65'535;
+  const auto fail = [&](const auto&... what) {
+    throw ArgumentError(concat(path.string(), ", key ", in_quotes(key), ": expected ", what...));
+  };
+  if (key.empty() || key.size() > most) fail("1 to ", most, " bytes, found ", key.size());
+  const bool plain = std::ranges::all_of(key, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+  });
+  if (!plain || key.front() == '.' || key.back() == '.' || key.find("..") != key.npos) {
+    fail("lower-case words with dots in between");
+  }
+  // Readers would look for the tensors elsewhere.
+  if (key == "general.alignment" && value != GgufValue(alignment)) {
+    fail("the uint32 ", alignment, ", as tensors are placed, found another value");
+  }
+}
+
 inline void require_gguf_tensor(const std::filesystem::path& path, const GgufTensor& tensor) {
   const auto fail = [&](const auto&... what) {
     throw ArgumentError(concat(path.string(), ", tensor ", in_quotes(tensor.name), ": ", what...));
@@ -96,12 +118,13 @@ inline void require_gguf_tensor(const std::filesystem::path& path, const GgufTen
 
 /// Writes a GGUF file (version 3, little-endian, alignment 32) with float32 tensors, whole or not
 /// at all (AtomicFile): llama.cpp's format, github.com/ggml-org/ggml/blob/master/docs/gguf.md.
-/// Throws ArgumentError naming a key or tensor of a bad name or size, or one that is there twice;
+/// Throws ArgumentError naming a key or tensor of a bad name or size, or one that is there twice,
+/// and for an alignment among the keys that is another;
 /// FileError as AtomicFile does.
 inline void write_gguf(const std::filesystem::path& path,
                        const std::vector<std::pair<std::string, GgufValue>>& keys,
                        const std::vector<GgufTensor>& tensors) {
-  constexpr std::size_t alignment = 32;
+  constexpr std::uint32_t alignment = 32;
   const auto require_once = [&](const char* what, std::set<std::string_view>& seen,
                                 const std::string& name) {
     if (!seen.insert(name).second) {
@@ -116,6 +139,7 @@ inline void write_gguf(const std::filesystem::path& path,
   head.add(std::uint64_t{keys.size()});
   std::set<std::string_view> names;
   for (const auto& [key, value] : keys) {
+    detail::require_gguf_key(path, key, value, alignment);
     require_once("key", names, key);
     head.add(std::string_view(key));
     head.add(value);

@@ -20,7 +20,9 @@ namespace mora::inline MORA_ABI {
 struct ShardedTensorsSettings {
   FileAccess access = FileAccess::mapped;  ///< Of every file.
   /// Whether the files of an index may be links: symbolic ones that lead out of the folder, as in
-  /// Hugging Face's cache, and hard ones.
+  /// Hugging Face's cache, and hard ones. A single file and the index itself always may, as do
+  /// config.json and the files of adapters: who opens a folder chose it, and these names are this
+  /// library's, while an index comes from strangers and could name any file beside it.
   bool links = false;
   std::string name = "model";  ///< In a folder: of `<name>.safetensors` or its index.
 };

@@ -14,6 +14,7 @@
 #include "mora/io/atomic_file.hpp"
 #include "mora/io/llama/config_file.hpp"
 #include "mora/io/llama/stored_weight.hpp"
+#include "mora/io/llama/tied_head.hpp"
 #include "mora/io/sharded_tensors.hpp"
 #include "mora/io/sharded_writer.hpp"
 #include "mora/models/llama/llama.hpp"
@@ -42,7 +43,8 @@ enum class SmallWeights {
 ///     const mora::LlamaFolder folder("TinyLlama");
 ///     mora::Llama<float> model = folder.model<float>();
 ///
-/// Opening it reads and checks the config and all headers, no weight.
+/// Opening it reads and checks the config and all headers; no weight but a tied head that is
+/// stored.
 class LlamaFolder {
  public:
   using Settings = ShardedTensorsSettings;
@@ -51,7 +53,7 @@ class LlamaFolder {
   /// is missing, has another shape than the config says or numbers that cannot be converted
   /// (is_float), and for one that the model does not have: a bias, say. Left out with a warning are
   /// rotary_emb.inv_freq, which old files have, and lm_head.weight where the config says that it is
-  /// the embedding.
+  /// the embedding; one of other numbers than the embedding's is refused.
   explicit LlamaFolder(const std::filesystem::path& folder, const Settings& settings = {})
       : file_(read_llama_config(folder / "config.json")),
         table_(file_.config),
@@ -106,6 +108,10 @@ class LlamaFolder {
       const std::string& name = tensor.name();
       if (known.contains(name)) continue;
       const bool tied_head = name == "lm_head.weight" && config().tie_word_embeddings;
+      if (tied_head) {
+        detail::require_tied_numbers(tensors_.tensor(table_[LlamaTensors::embedding()].name),
+                                     tensor);
+      }
       if (tied_head || name.ends_with(".rotary_emb.inv_freq")) {
         left_out.push_back(name);
       } else {

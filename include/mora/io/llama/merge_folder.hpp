@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -26,6 +27,8 @@
 #include "mora/core/parallel.hpp"
 #include "mora/core/scratch.hpp"
 #include "mora/io/atomic_folder.hpp"
+#include "mora/io/json_object.hpp"
+#include "mora/io/llama/tied_head.hpp"
 #include "mora/io/sharded_tensors.hpp"
 #include "mora/io/sharded_writer.hpp"
 
@@ -84,10 +87,30 @@ inline void require_free_place(const std::filesystem::path& target) {
 
 // What scratch memory is for.
 struct RowsBefore;
+struct RowsChange;
 struct RowsAfter;
+
+[[nodiscard]] inline double square(double x) { return x * x; }
 
 /// Bytes of a tensor that are treated at a time.
 inline constexpr Index merge_piece_bytes = Index{8} << 20;
+
+/// The names under which a tied embedding may be stored twice.
+inline constexpr const char* embedding_weight = "model.embed_tokens.weight";
+inline constexpr const char* head_weight = "lm_head.weight";
+
+/// The stored head of a checkpoint whose config says that it is the embedding; none where there is
+/// no such config or tensor. Throws FormatError where the two have other numbers.
+[[nodiscard]] inline std::optional<StoredTensor> stored_tied_head(const std::filesystem::path& base,
+                                                                  const ShardedTensors& tensors) {
+  const auto head = tensors.find(head_weight);
+  const std::filesystem::path config = base / "config.json";
+  std::error_code error;
+  if (!head || !std::filesystem::exists(config, error)) return {};
+  if (!JsonObject::read(config).boolean("tie_word_embeddings").value_or(false)) return {};
+  require_tied_numbers(tensors.tensor(embedding_weight), *head);
+  return head;
+}
 
 /// One module's weight, merged and written by rows.
 template <Real T>
@@ -109,6 +132,9 @@ class TensorMerge {
           concat(adapter.module, ": merging into a folder is for weights, and it has a bias"));
     }
   }
+
+  /// The tensor's, which may be a tied one's.
+  [[nodiscard]] bool own() const { return tensor_.name() == adapter_.module + ".weight"; }
 
   template <class Progress>
   [[nodiscard]] MergedModule write(ShardedWriter& writer, const Progress& progress) {
@@ -152,28 +178,49 @@ class TensorMerge {
     return result;
   }
 
-  /// Squares of the update and of what rounding takes from it.
+  /// Sums of squares, in double: of the update and of what rounding takes from it. An additive
+  /// adapter makes its update apart from the weight, in which T might lose all of it.
   template <class Stored>
   [[nodiscard]] std::pair<double, double> merge_rows(Index first, Index number,
                                                      std::span<Stored> stored) const {
     const Index cols = adapter_.adapter.in_features();
-    MutableMap<T> before = scratch<T, RowsBefore>(number, cols);
-    MutableMap<T> after = scratch<T, RowsAfter>(number, cols);
-    const std::span<T> numbers(before.data(), static_cast<std::size_t>(number * cols));
-    tensor_.copy_to(first * cols, numbers);
-    after = before;
-    merge_->merge_rows(first, after);
-    const double update{(after - before).squaredNorm()};
-    const std::span<const T> merged(after.data(), numbers.size());
-    const std::span<Stored> rounded = stored.first(numbers.size());
-    convert(merged, rounded);
-    convert(std::span<const Stored>(rounded), numbers);
-    if (!all_finite(before)) {
+    const Index count = number * cols;
+    const bool additive = adapter_.adapter.additive();
+    MutableMap<T> before_rows = scratch<T, RowsBefore>(number, cols);
+    MutableMap<T> change_rows = scratch<T, RowsChange>(number, cols);
+    MutableMap<T> after_rows = scratch<T, RowsAfter>(number, cols);
+    T* const before = before_rows.data();
+    T* const change = change_rows.data();
+    T* const after = after_rows.data();
+    tensor_.copy_to(first * cols, std::span<T>(before, static_cast<std::size_t>(count)));
+    if (additive) {
+      change_rows.setZero();
+      merge_->merge_rows(first, change_rows);
+      // x + -0 is x, also where that is -0.
+      for (Index i = 0; i < count; ++i) change[i] = change[i] == T(0) ? T(-0.0) : change[i];
+      after_rows = before_rows + change_rows;
+    } else {
+      after_rows = before_rows;
+      merge_->merge_rows(first, after_rows);
+      change_rows = after_rows;  // what it is to become
+    }
+    const std::span<Stored> rounded = stored.first(static_cast<std::size_t>(count));
+    convert(std::span<const T>(after, rounded.size()), rounded);
+    convert(std::span<const Stored>(rounded), std::span<T>(after, rounded.size()));
+    if (!all_finite(after_rows)) {
       throw NumericError(concat(adapter_.module,
                                 ": the merged weight has numbers that are not finite, ",
                                 "or beyond ", name_of(tensor_.dtype())));
     }
-    return {update, double{(before - after).squaredNorm()}};
+    const auto sum = [count](const auto& term) { return sum_of<double>(count, term); };
+    const auto number_of = [](const T* numbers, Index i) { return double{numbers[i]}; };
+    if (additive) {
+      return {sum([=](Index i) { return square(number_of(change, i)); }), sum([=](Index i) {
+                return square(number_of(after, i) - number_of(before, i) - number_of(change, i));
+              })};
+    }
+    return {sum([=](Index i) { return square(number_of(change, i) - number_of(before, i)); }),
+            sum([=](Index i) { return square(number_of(after, i) - number_of(change, i)); })};
   }
 
   StoredTensor tensor_;
@@ -188,14 +235,16 @@ class TensorMerge {
 /// (config, tokenizer) are copied. The merge is in T: with double it is rounded once to each
 /// tensor's dtype; float is faster, and differs for F16 and BF16 only where its own rounding leads
 /// half-way between two of the dtype's numbers. The folder appears whole or not at all; `target`
-/// must not be there, or be empty.
+/// must not be there, or be empty. A head that config.json ties to the embedding, and that is
+/// stored all the same, gets the embedding's adapter too.
 ///
 /// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: see
 /// docs/results/merge_folder.md.
 ///
-/// Throws ArgumentError for a module that the checkpoint does not have, that is named twice, or
-/// whose adapter has trained a bias;
-/// FormatError for one of another shape or a dtype that is not converted; NumericError naming the
+/// Throws ArgumentError for a module that the checkpoint does not have, that is named twice, is a
+/// tied head, or whose adapter has trained a bias;
+/// FormatError for one of another shape or a dtype that is not converted, and for a tied head of
+/// other numbers than the embedding's; NumericError naming the
 /// module for a merged number that is not finite or that the dtype cannot hold; FileError where the
 /// system refuses.
 template <Real T>
@@ -215,6 +264,19 @@ template <Real T>
     }
     if (!merges.emplace(name, detail::TensorMerge<T>(*tensor, adapter)).second) {
       throw ArgumentError(detail::concat(adapter.module, ": has two adapters"));
+    }
+  }
+  if (merges.contains(detail::head_weight) || merges.contains(detail::embedding_weight)) {
+    if (const auto head = detail::stored_tied_head(base, tensors)) {
+      if (merges.contains(detail::head_weight)) {
+        throw ArgumentError(
+            "lm_head: is tied to model.embed_tokens in this checkpoint, and has no adapter of its "
+            "own");
+      }
+      // Both stay equal, whichever of them a reader takes.
+      const NamedAdapter<T>& adapter =
+          *std::ranges::find(adapters, "model.embed_tokens", &NamedAdapter<T>::module);
+      merges.emplace(detail::head_weight, detail::TensorMerge<T>(*head, adapter));
     }
   }
 
@@ -255,7 +317,8 @@ template <Real T>
   for (const TensorInfo& info : writer.tensors()) {
     const StoredTensor tensor = tensors.tensor(info.name);
     if (const auto merge = merges.find(info.name); merge != merges.end()) {
-      report.push_back(merge->second.write(writer, progress));
+      MergedModule merged = merge->second.write(writer, progress);
+      if (merge->second.own()) report.push_back(std::move(merged));
       detail::release_mapped(tensor.bytes());
       continue;
     }

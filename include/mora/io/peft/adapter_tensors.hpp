@@ -46,6 +46,30 @@ class PeftModule {
 
 using PeftModules = std::map<std::string, PeftModule, std::less<>>;
 
+/// Names of a config are compared with all modules, and with what these are in: more comparisons
+/// would take minutes.
+inline constexpr Index most_name_comparisons = 4'000'000'000;
+
+/// Of a tensor's name, those that dots part.
+[[nodiscard]] inline Index parts_of_name(std::string_view name) {
+  return 1 + std::ranges::count(name, '.');
+}
+
+/// Throws FormatError, with both numbers, for a config and tensors whose names have so many parts
+/// that together they take more.
+inline void require_few_comparisons(const PeftConfig& config, Index parts,
+                                    const std::filesystem::path& path) {
+  Index keys = 0;
+  const auto count = [&](const auto&... lists) { keys += (Index{0} + ... + std::ssize(lists)); };
+  count(config.rank_pattern, config.alpha_pattern, config.scale_pattern, config.target_modules,
+        config.exclude_modules, config.layers_to_transform, config.layers_pattern,
+        config.modules_to_save);
+  if (parts == 0 || keys <= most_name_comparisons / parts) return;
+  throw FormatError(path, concat("expected at most ", most_name_comparisons / parts,
+                                 " names and patterns in adapter_config.json for the ", parts,
+                                 " parts of these tensors' names, found ", keys));
+}
+
 [[nodiscard]] inline Index rows_of(const StoredTensor& matrix) { return matrix.shape()[0]; }
 [[nodiscard]] inline Index cols_of(const StoredTensor& matrix) { return matrix.shape()[1]; }
 
@@ -68,6 +92,9 @@ class PeftTensorRules {
   /// All tensors by module, checked as far as that is possible without the model. Throws
   /// FormatError naming the tensor.
   [[nodiscard]] PeftModules sort(const SafetensorsFile& file) const {
+    Index parts = 0;
+    for (const StoredTensor& tensor : file.tensors()) parts += parts_of_name(tensor.name());
+    require_few_comparisons(config_, parts, file.path());
     PeftModules modules;
     for (const StoredTensor& tensor : file.tensors()) {
       if (const auto stranger = peft_stranger(tensor.name()); !stranger.empty()) {

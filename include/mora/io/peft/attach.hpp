@@ -18,8 +18,9 @@ void attach_peft(Llama<T>& model, const std::string& name, const PeftFolder& fol
 }
 
 /// Gives the layers of a map from names to AdaptedLinear the adapters of a folder; all of them or
-/// none. Throws as PeftFolder::adapters does, ArgumentError naming the layer for one that the
-/// folder has no adapter for, or one of another type, and StateError while one is merged.
+/// none. Such layers have no dropout: folder.config().dropout is what the caller's training may put
+/// in front of them. Throws as PeftFolder::adapters does, ArgumentError naming the layer for one
+/// that the folder has no adapter for, or one of another type, and StateError while one is merged.
 ///
 ///     std::map<std::string, mora::LoraLinear<float>> layers = ...;
 ///     mora::load_peft(layers, mora::PeftFolder("my-adapter"));

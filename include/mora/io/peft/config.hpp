@@ -21,7 +21,8 @@ enum class PeftDialect {
   mora,   ///< This library's of MoRA, which other readers refuse.
 };
 
-/// A setting of some modules: those whose name is the key, or ends in it after a dot.
+/// A setting of some modules: those whose name is the key, or ends in it after a dot; with "^" in
+/// front of the key, the one whose name is the rest.
 template <class Value>
 struct PeftPattern {
   std::string key;
@@ -47,12 +48,17 @@ template <class Test>
   return true;
 }
 
+/// The same with a pattern's key.
+[[nodiscard]] inline bool pattern_names(std::string_view key, std::string_view module) {
+  return key.starts_with('^') ? key.substr(1) == module : names_module(key, module);
+}
+
 /// Of the first pattern that names the module.
 template <class Value>
 [[nodiscard]] Value value_of(const std::vector<PeftPattern<Value>>& patterns,
                              std::string_view module, Value otherwise) {
   const auto at = std::find_if(patterns.begin(), patterns.end(),
-                               [&](const auto& each) { return names_module(each.key, module); });
+                               [&](const auto& each) { return pattern_names(each.key, module); });
   return at == patterns.end() ? otherwise : at->value;
 }
 

@@ -43,6 +43,21 @@ inline constexpr std::array peft_refused = {
     PeftKey{"enable_lora", "LoRA on parts of a layer"},
 };
 
+/// What MoRA's dialects say, each in its own way: read as another it would be another adapter.
+struct PeftDialectKey {
+  std::string_view key;
+  PeftDialect dialect;
+};
+inline constexpr std::array peft_dialect_keys = {
+    PeftDialectKey{"mora_type", PeftDialect::paper},
+    PeftDialectKey{"mora_operator", PeftDialect::mora},
+    PeftDialectKey{"mora_rounding", PeftDialect::mora},
+    PeftDialectKey{"mora_scale", PeftDialect::mora},
+    PeftDialectKey{"mora_scale_pattern", PeftDialect::mora},
+    PeftDialectKey{"mora_seed", PeftDialect::mora},
+    PeftDialectKey{"mora_rotation_base", PeftDialect::mora},
+};
+
 /// What changes no result here, and yet is worth a word unless it is off.
 inline constexpr std::array peft_left_out = {
     PeftKey{"fan_in_fan_out", "frozen weights are [out, in] here in any case"},
@@ -69,12 +84,10 @@ inline constexpr std::array<int, 2> peft_version_known = {0, 21};
          ((value.is_array() || value.is_object()) && value.empty());
 }
 
-/// Whether a key of PEFT's, which may be a regular expression, is a plain name.
-[[nodiscard]] inline bool is_plain_name(std::string_view name) {
-  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           c == '-' || c == '.';
-  });
+/// Whether a character of a key of PEFT's, which may be a regular expression, is a plain name's.
+[[nodiscard]] inline bool is_plain(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '-' || c == '.';
 }
 
 /// Reads adapter_config.json piece by piece.
@@ -84,6 +97,7 @@ class PeftConfigReader {
 
   [[nodiscard]] PeftConfig read() {
     read_dialect();
+    refuse_other_dialects();
     refuse_other_mathematics();
     read_rank();
     if (config_.dialect == PeftDialect::lora) {
@@ -118,6 +132,21 @@ class PeftConfigReader {
     }
   }
 
+  void refuse_other_dialects() {
+    const bool own = config_.dialect == PeftDialect::mora;
+    // The paper's fork writes all of its fields: `use_mora` false beside the default mora_type.
+    const bool forks_lora = config_.dialect == PeftDialect::lora && json_.has("use_mora");
+    for (const PeftDialectKey& each : peft_dialect_keys) {
+      const auto* const value = json_.find(each.key);
+      if (!value || is_off(*value) || each.dialect == config_.dialect) continue;
+      if (each.dialect == PeftDialect::mora) json_.fail(each.key, "is for peft_type 'MORA'");
+      if (own) json_.fail(each.key, "is not for peft_type 'MORA', which has mora_operator");
+      if (!forks_lora) {
+        json_.fail(each.key, "expected use_mora to be true, found it false or missing");
+      }
+    }
+  }
+
   void refuse_other_mathematics() {
     for (const PeftKey& each : peft_refused) {
       const auto* const value = json_.find(each.key);
@@ -142,7 +171,7 @@ class PeftConfigReader {
     config_.rank = rank(json_, "r").value_or(config_.rank);
     if (auto patterns = json_.object("rank_pattern")) {
       for (const std::string& key : pattern_keys(*patterns)) {
-        config_.rank_pattern.push_back({key, *rank(*patterns, key)});
+        config_.rank_pattern.push_back({without_end(key), *rank(*patterns, key)});
       }
     }
     json_.refuse_null("lora_dropout", "a number");
@@ -153,16 +182,6 @@ class PeftConfigReader {
   }
 
   void read_lora() {
-    // The paper's fork writes all of its fields: `use_mora` false beside the default mora_type.
-    const bool says_so = json_.boolean("use_mora").has_value();
-    for (const std::string_view key : {"mora_type", "mora_operator"}) {
-      if (!json_.has(key)) continue;
-      if (says_so && key == "mora_type") {
-        (void)json_.find(key);
-        continue;
-      }
-      json_.fail(key, "expected use_mora to be true, found it false or missing");
-    }
     json_.refuse_null("lora_alpha", "a number");
     config_.alpha = json_.number("lora_alpha").value_or(config_.alpha);
     config_.alpha_pattern = numbers("alpha_pattern");
@@ -302,15 +321,26 @@ class PeftConfigReader {
   }
 
   static void require_plain(const JsonObject& object, std::string_view key, std::string_view name) {
-    if (is_plain_name(name)) return;
+    const auto other = std::ranges::find_if_not(name, is_plain);
+    if (!name.empty() && other == name.end()) return;
     object.fail(key, concat("expected the name of a module, found ", in_quotes(name),
+                            name.empty() ? "" : " with ",
+                            name.empty() ? "" : in_quotes(std::string(1, *other)),
                             ": regular expressions are not supported"));
+  }
+
+  /// PEFT looks for (.*\.)?(key)$, so that "^" says that nothing is in front, and "$" nothing new.
+  [[nodiscard]] static std::string without_end(const std::string& key) {
+    return key.ends_with('$') ? key.substr(0, key.size() - 1) : key;
   }
 
   [[nodiscard]] static std::vector<std::string> pattern_keys(JsonObject& patterns) {
     std::vector<std::string> keys = patterns.keys();
     for (const std::string& key : keys) {
-      require_plain(patterns, key, key);
+      std::string_view name = key;
+      if (name.starts_with('^')) name.remove_prefix(1);
+      if (name.ends_with('$')) name.remove_suffix(1);
+      require_plain(patterns, key, name);
       patterns.refuse_null(key, "a number");
     }
     return keys;
@@ -319,7 +349,7 @@ class PeftConfigReader {
     std::vector<PeftPattern<double>> all;
     if (auto patterns = json_.object(key)) {
       for (const std::string& name : pattern_keys(*patterns)) {
-        all.push_back({name, *patterns->number(name)});
+        all.push_back({without_end(name), *patterns->number(name)});
       }
     }
     return all;
@@ -342,7 +372,9 @@ class PeftConfigReader {
 /// mora_type 1 as in the paper's code). What changes results and is not there is refused by name
 /// (DoRA, trained biases, starts that change the frozen weight, ...); keys that are not known are
 /// one warning. Regular expressions are never evaluated: in target_modules and exclude_modules they
-/// say nothing here, as the modules are those with tensors; in other places they are refused.
+/// say nothing here, as the modules are those with tensors; in other places they are refused, but
+/// for
+/// "^" and "$" around a plain name.
 /// Throws as JsonObject::read does, and FormatError with file, key and what was found.
 [[nodiscard]] inline PeftConfig read_peft_config(const std::filesystem::path& path) {
   return detail::PeftConfigReader(JsonObject::read(path)).read();

@@ -14,7 +14,7 @@
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/io/gguf.hpp"
-#include "mora/models/llama/config.hpp"
+#include "mora/models/llama/tensors.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -46,6 +46,21 @@ namespace detail {
   return concat("blk.", layer, ".", at->second);
 }
 
+/// Throws ArgumentError, with both numbers, for a module that the config does not have or that has
+/// other sizes there.
+template <Real T>
+void require_module_of(const LlamaTensors& table, const std::string& module,
+                       const AnyAdapter<T>& adapter) {
+  const LlamaTensor& wanted = table[table.place_of(module)];
+  const auto require = [&](const char* what, Index expected, Index found) {
+    if (found == expected) return;
+    throw ArgumentError(
+        concat(module, ": expected ", expected, " ", what, " by the config, found ", found));
+  };
+  require("inputs", wanted.cols, adapter.in_features());
+  require("outputs", wanted.rows, adapter.out_features());
+}
+
 /// llama.cpp's order of the rows of q and k: it rotates neighbours where Hugging Face rotates
 /// halves, so that of each head row 2 i + h here is row h d/2 + i there.
 template <class T>
@@ -68,12 +83,13 @@ template <class T>
 /// module's scale multiplied into B, alpha 0 (llama.cpp then scales by nothing more, where one
 /// alpha for all could not say rsLoRA or different ranks), and the rows of B for q and k in
 /// llama.cpp's order. MoRA goes through export_lora first. Throws ArgumentError naming the module
-/// for an adapter that is not LoRA, a module that GGUF has no name for, or sizes that are not the
-/// config's; NumericError for a number beyond float; FileError as AtomicFile does.
+/// for an adapter that is not LoRA, a module that GGUF has no name for or that the config does not
+/// have (a layer too many, a tied head), or sizes that are not the config's; NumericError for a
+/// number beyond float; FileError as AtomicFile does.
 template <Real T>
 void save_gguf_adapter(const std::vector<NamedAdapter<T>>& adapters, const LlamaConfig& config,
                        const std::filesystem::path& path) {
-  config.validate();
+  const LlamaTensors table(config);
   std::vector<Matrix<float>> numbers;
   numbers.reserve(2 * adapters.size());  // they stay where they are
   std::vector<GgufTensor> tensors;
@@ -93,15 +109,11 @@ void save_gguf_adapter(const std::vector<NamedAdapter<T>>& adapters, const Llama
     if (!lora) throw ArgumentError(module + ": expected a LoRA adapter, found another kind");
     const auto name = detail::gguf_module(module);
     if (!name) throw ArgumentError(module + ": there is no GGUF name for this module");
+    detail::require_module_of(table, module, each.adapter);
     lora->require_shapes();
     Matrix<double> b = lora->settings().scale() * lora->b().value.template cast<double>();
     const bool q = name->ends_with("attn_q");
     if (q || name->ends_with("attn_k")) {
-      const Index expected = q ? config.query_size() : config.key_value_size();
-      if (b.rows() != expected) {
-        throw ArgumentError(detail::concat(module, ": expected ", expected,
-                                           " outputs by the config, found ", b.rows()));
-      }
       b = detail::pair_rotated_rows(b, q ? config.num_attention_heads : config.key_value_heads());
     }
     add(*name + ".weight.lora_a", lora->a().value.template cast<float>(), module);

@@ -19,6 +19,8 @@
 #include "mora/adapters/mora.hpp"
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/io/atomic_file.hpp"
+#include "mora/io/peft/adapter_tensors.hpp"
+#include "mora/io/peft/config_file.hpp"
 #include "mora/io/peft/config_text.hpp"
 #include "mora/io/peft/tensor_names.hpp"
 #include "mora/io/peft/visit_adapter.hpp"
@@ -239,9 +241,52 @@ template <Real T>
   return result;
 }
 
+/// Throws ArgumentError, naming the module, where this library's own reader would refuse a config
+/// or take it for another.
+template <Real T>
+void require_readable(const std::vector<PeftPart<T>>& parts, const std::string& text,
+                      const std::filesystem::path& path) {
+  const PeftConfig config = [&] {
+    try {
+      PeftConfig read = parse_peft_config(text, path);
+      Index names = 0;
+      for (const PeftPart<T>& part : parts) {
+        for (const auto& tensor : part.tensors) {
+          names += parts_of_name(peft_name(part.module, tensor.role));
+        }
+      }
+      require_few_comparisons(read, names, path);
+      return read;
+    } catch (const FormatError& error) {
+      throw ArgumentError(concat("a folder cannot say this: ", error.what()));
+    }
+  }();
+  for (const PeftPart<T>& part : parts) {
+    const auto fail = [&](const auto&... what) {
+      throw ArgumentError(concat(in_quotes(part.module), ": ", what...));
+    };
+    for (const auto& tensor : part.tensors) {
+      const std::string name = peft_name(part.module, tensor.role);
+      const auto again = parse_peft_name(name);
+      if (!again || again->module != part.module || again->role != tensor.role ||
+          !peft_stranger(name).empty()) {
+        fail("a tensor called ", in_quotes(name), " would be read as another");
+      }
+    }
+    // Ranks and scales are its own: of patterns the longest that fits stands first.
+    if (!part.saved() && !config.targets(part.module)) {
+      fail("would not be read as an adapter, as its name ends in that of one stored whole, ",
+           "or is in one: save them apart");
+    }
+  }
+}
+
 template <Real T>
 void write_peft(const std::filesystem::path& folder, std::vector<PeftPart<T>> parts,
                 const PeftConfig& config, Dtype dtype) {
+  const std::string text = peft_config_json(config);
+  const std::filesystem::path config_path = folder / "adapter_config.json";
+  require_readable(parts, text, config_path);
   std::vector<Matrix<T>> folded;
   folded.reserve(parts.size());  // their numbers stay where they are
   if (config.dialect == PeftDialect::paper) {
@@ -268,9 +313,7 @@ void write_peft(const std::filesystem::path& folder, std::vector<PeftPart<T>> pa
       }
     }
   }
-  const std::string text = peft_config_json(config);
   make_folder(folder);
-  const std::filesystem::path config_path = folder / "adapter_config.json";
   AtomicFile config_file(config_path);
   config_file.write(std::as_bytes(std::span(text)));
   config_file.finish();
@@ -317,9 +360,9 @@ template <Real T>
 /// library's dialect ("peft_type": "MORA"); a FullAdapter as a whole module (modules_to_save). A
 /// crash leaves the old adapter, the new one, or a folder without adapter_config.json, which does
 /// not load. Throws ArgumentError for what one folder cannot say (several operators, scalings or
-/// dropouts; an adapter of a type of the caller's; no adapter), NumericError for numbers that the
-/// dtype cannot hold, FileError as AtomicFile does; the folder is then as it was, but for a failure
-/// of the last renamings.
+/// dropouts; an adapter of a type of the caller's; no adapter; names that would be read as
+/// others'), NumericError for numbers that the dtype cannot hold, FileError as AtomicFile does; the
+/// folder is then as it was, but for a failure of the last renamings.
 template <Real T>
 void save_peft(const std::vector<NamedAdapter<T>>& adapters, const std::filesystem::path& folder,
                const PeftSaveSettings& settings = {}) {

@@ -14,7 +14,7 @@ struct LlamaConfig {
   Index vocab_size = 32000;
   Index hidden_size = 4096;
   Index intermediate_size = 11008;
-  Index num_hidden_layers = 32;
+  Index num_hidden_layers = 32;  ///< At most 10,000.
   Index num_attention_heads = 32;
   Index num_key_value_heads = 0;  ///< 0: as many as attention heads. Divides those.
   Index head_dim = 0;             ///< 0: hidden_size / num_attention_heads. Even.
@@ -35,8 +35,8 @@ struct LlamaConfig {
 
   /// Throws ArgumentError naming the setting, its value and what was expected.
   void validate() const {
-    constexpr Index most = Index{1} << 30;         // so that products of two can be counted
-    constexpr Index most_layers = Index{1} << 20;  // so that a table of all tensors is no burden
+    constexpr Index most = Index{1} << 30;  // so that products of two can be counted
+    constexpr Index most_layers = 10'000;   // so that a table of all tensors is no burden
     const auto require_size = [](const char* name, Index value, Index limit) {
       if (value < 1 || value > limit) {
         throw ArgumentError(detail::concat(name, ": expected 1 to ", limit, ", found ", value));
