@@ -16,6 +16,17 @@
 
 namespace {
 
+[[nodiscard]] std::string kind_of(const mora::PeftConfig& config) {
+  switch (config.dialect) {
+    case mora::PeftDialect::lora: return config.dora ? "DoRA" : "LoRA";
+    case mora::PeftDialect::hira: return "HiRA";
+    case mora::PeftDialect::miss: return "MiSS";
+    case mora::PeftDialect::paper:
+    case mora::PeftDialect::mora: break;
+  }
+  return "MoRA " + std::string(mora::name_of(config.op));
+}
+
 [[nodiscard]] mora::Index parameters_of(const mora::AnyAdapter<double>& adapter) {
   mora::Index count = 0;
   for (const auto& named : adapter.parameters()) count += named.parameter->value.size();
@@ -59,14 +70,16 @@ int main(int count, char** arguments) {
         if constexpr (std::same_as<A, mora::FullAdapter<double>>) {
           std::cout << "whole," << one.in_features() << ',' << one.out_features() << ','
                     << parameters << ",,,,,,\n";
+        } else if constexpr (!A::additive) {  // its update depends on the weight
+          std::cout << kind_of(folder.config()) << ',' << one.in_features() << ','
+                    << one.out_features() << ',' << parameters << ",,,,,,\n";
         } else {
           const mora::Spectrum s = mora::spectrum(one);
-          const bool lora = folder.config().dialect == mora::PeftDialect::lora;
-          std::cout << (lora ? "LoRA" : "MoRA " + std::string(mora::name_of(folder.config().op)))
-                    << ',' << one.in_features() << ',' << one.out_features() << ',' << parameters
-                    << ',' << s.values.norm() << ',' << (s.values.size() == 0 ? 0.0 : s.values[0])
-                    << ',' << s.numerical_rank() << ',' << s.effective_rank() << ','
-                    << s.stable_rank() << ',' << s.count_above(0.1) << '\n';
+          std::cout << kind_of(folder.config()) << ',' << one.in_features() << ','
+                    << one.out_features() << ',' << parameters << ',' << s.values.norm() << ','
+                    << (s.values.size() == 0 ? 0.0 : s.values[0]) << ',' << s.numerical_rank()
+                    << ',' << s.effective_rank() << ',' << s.stable_rank() << ','
+                    << s.count_above(0.1) << '\n';
           for (mora::Index i = 0; spectrum && i < s.values.size(); ++i) {
             values << module << ',' << i << ',' << s.values[i] << '\n';
           }

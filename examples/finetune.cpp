@@ -53,7 +53,11 @@ struct Options {
   bool resume = false, keep_small = false;
 };
 
-[[nodiscard]] bool is_lora(const Options& o) { return o.method == "lora" || o.method == "rslora"; }
+/// LoRA in any form.
+[[nodiscard]] bool is_lora(const Options& o) {
+  return o.method == "lora" || o.method == "rslora" || o.method == "asylora" || o.method == "dora";
+}
+[[nodiscard]] bool is_mora(const Options& o) { return mora::peft_operator(o.method).has_value(); }
 [[nodiscard]] bool is_full(const Options& o) { return o.method == "full"; }
 
 /// Throws for an option that would have no effect.
@@ -62,7 +66,7 @@ void require_sense(const CLI::App& app, const Options& o) {
     programs::refuse_idle(app, idle, option, needs);
   };
   refuse(!is_lora(o), "--alpha", "LoRA; MoRA has --scale");
-  refuse(is_lora(o) || is_full(o), "--scale", "MoRA; LoRA has --alpha");
+  refuse(!is_mora(o), "--scale", "MoRA; LoRA has --alpha");
   refuse(is_full(o), "--rank", "adapters");
   refuse(is_full(o), "--dropout", "adapters");
   refuse(o.schedule != "cosine", "--minimum", "the cosine");
@@ -112,7 +116,19 @@ void attach(Model& model, const Options& o) {
     mora::LoraSettings settings{.rank = o.rank};
     settings.alpha = o.alpha.value_or(static_cast<double>(o.rank));
     if (o.method == "rslora") settings.scaling = mora::LoraScaling::rank_stabilized;
-    with(settings);
+    if (o.method == "asylora") {
+      settings.init = mora::LoraInit::orthonormal;
+      settings.train_a = false;
+    }
+    if (o.method == "dora") {
+      with(mora::DoraSettings<mora::LoraSettings>{.direction = settings});
+    } else {
+      with(settings);
+    }
+  } else if (o.method == "hira") {
+    with(mora::HiraSettings{.rank = o.rank});
+  } else if (o.method == "miss") {
+    with(mora::MissSettings{.rank = o.rank});
   } else if (const auto op = mora::peft_operator(o.method)) {
     const auto with_operator = [&]<class Op>(Op each) {
       if constexpr (requires { each.seed; }) each.seed = o.seed;
@@ -120,8 +136,9 @@ void attach(Model& model, const Options& o) {
     };
     std::visit(with_operator, *op);
   } else {
-    throw mora::ArgumentError("--method: expected lora, rslora, full or an operator, found " +
-                              o.method);
+    throw mora::ArgumentError(
+        "--method: expected lora, rslora, asylora, dora, hira, miss, full or an operator, found " +
+        o.method);
   }
   const auto attached = model.attached(adapter_name);
   for (const std::string& name : o.targets) {
@@ -374,7 +391,8 @@ int main(int count, char** arguments) {
       ->capture_default_str();
 
   app.add_option("--method", o.method,
-                 "lora, rslora, full, or MoRA's operator: rotation, covering_rotation, sharing, "
+                 "lora, rslora, asylora, dora, hira, miss, full, or MoRA's operator: rotation, "
+                 "covering_rotation, sharing, "
                  "random_sharing, adjacent_sharing, truncation, decoupling, ...")
       ->capture_default_str();
   app.add_option("--rank", o.rank, "r: LoRA's; MoRA's M has as many parameters")

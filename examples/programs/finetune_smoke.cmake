@@ -72,7 +72,8 @@ foreach(file IN ITEMS adapter_config.json adapter_model.safetensors)
 endforeach()
 
 # Every form and kind of adapter.
-foreach(method IN ITEMS lora rslora full sharing random_sharing truncation covering_rotation)
+foreach(method IN ITEMS lora rslora asylora dora hira miss full sharing random_sharing truncation
+                        covering_rotation)
   set(rank --rank 2)
   if(method STREQUAL full)
     set(rank)
@@ -82,12 +83,16 @@ foreach(method IN ITEMS lora rslora full sharing random_sharing truncation cover
 endforeach()
 expect(0 "step 8 of 8" finetune "${out}/full" "${out}/tokens.u16" "${out}/tokens" ${short} --form
        uint16 --targets q_proj,v_proj --method lora)
-expect(1 "expected lora, rslora, full or an operator, found dora" ${run} "${out}/x" --method dora)
+expect(1 "expected lora, rslora, asylora, dora, hira, miss, full or an operator, found lokr" ${run}
+       "${out}/x" --method lokr)
+expect(1 "dropout: expected 0" ${run} "${out}/x" ${short} --method dora --dropout 0.1)
 expect(1 "--merged: expected another folder" ${run} "${out}/x" --merged "${out}/./x")
 file(MAKE_DIRECTORY "${out}/x")
 expect(1 "--run: expected another folder" ${run} "${out}/x" --run "${out}/x/")
 expect(1 "--alpha is for LoRA" ${run} "${out}/x" --alpha 2)
 expect(1 "--scale is for MoRA" ${run} "${out}/x" --scale 2 --method lora)
+expect(1 "--scale is for MoRA" ${run} "${out}/x" --scale 2 --method hira)
+expect(1 "--alpha is for LoRA" ${run} "${out}/x" --alpha 2 --method miss)
 foreach(option IN ITEMS "--rank;2" "--scale;2" "--alpha;2" "--dropout;0.1")
   list(GET option 0 name)
   expect(1 "${name} is for" ${run} "${out}/x" --method full ${option})
@@ -111,6 +116,8 @@ expect(1 "nowhere" finetune "${out}/nowhere" "${out}/text.txt" "${out}/x")
 
 # The adapter on its base says what the merged model says.
 expect(0 "[^\n]*\n" generate "${out}/full" "2 + 2 = " --most 5)
+expect_same_tokens("${out}/merged_dora|1 50 50|--most|12"
+                   "${model}|--adapter|${out}/dora|--seed|5|1 50 50|--most|12")
 expect_same_tokens("${out}/merged_lora|1 50 50|--most|12"
                    "${model}|--adapter|${out}/lora|--seed|5|1 50 50|--most|12")
 expect(1 "--keep-small is for a folder" ${run} "${out}/x" --keep-small)

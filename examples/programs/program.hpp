@@ -74,7 +74,7 @@ inline void require_new(const std::filesystem::path& place) {
     const mora::PeftFolder& adapter, const std::optional<std::filesystem::path>& base) {
   if (base) return mora::layer_shapes(mora::read_llama_config(*base / "config.json").config);
   if (adapter.config().dialect != mora::PeftDialect::lora) {
-    throw mora::ArgumentError("a MoRA adapter does not say how large its layers are: pass --base");
+    throw mora::ArgumentError("only LoRA says how large its layers are: pass --base");
   }
   using mora::detail::PeftRole;
   std::map<std::string, mora::LayerShape> shapes;

@@ -113,7 +113,8 @@ TEST_F(PeftConfigTest, Case113UnknownKeysAreOneWarning) {
 TEST_F(PeftConfigTest, Case114WrongPeftType) {
   for (const Json& type : {Json("IA3"), Json("lora"), Json("mora"), Json("")}) {
     set("peft_type", type);
-    EXPECT_TRUE(refused("peft_type", {"expected 'LORA' or 'MORA'", type.get<std::string>()}));
+    EXPECT_TRUE(refused("peft_type",
+                        {"expected 'LORA', 'HIRA', 'MISS' or 'MORA'", type.get<std::string>()}));
   }
   set("peft_type", 7);
   EXPECT_TRUE(refused("peft_type", {"expected a string, found 7"}));
@@ -170,11 +171,39 @@ TEST_F(PeftConfigTest, Case116RankOfAnotherType) {
   EXPECT_THROW((void)config(), FormatError);
 }
 
-TEST_F(PeftConfigTest, Case117DoraIsRefused) {
+TEST_F(PeftConfigTest, Case117DoraIsReadAndRefusedOverMora) {
+  EXPECT_FALSE(config().dora);
   set("use_dora", true);
-  EXPECT_TRUE(refused("use_dora'", {"DoRA is not supported"}));
+  EXPECT_TRUE(config().dora);
   change_config([](Json& json) { json["use_mora"] = true; });
-  EXPECT_TRUE(refused("use_dora'", {"DoRA is not supported"}));
+  EXPECT_TRUE(refused("use_dora'", {"DoRA over MoRA is in no folder"}));
+  set("peft_type", "MORA");
+  change_config([](Json& json) {
+    json["use_dora"] = true;
+    json["mora_operator"] = "sharing";
+  });
+  EXPECT_TRUE(refused("use_dora'", {"DoRA over MoRA is in no folder"}));
+}
+
+TEST_F(PeftConfigTest, HiraAndMissAreReadWithTheirOwnDefaults) {
+  write_file(config_path(), R"({"peft_type": "HIRA", "target_modules": ["q"],
+                                "hira_dropout": 0.5, "init_weights": "gaussian"})");
+  EXPECT_EQ(config().dialect, mora::PeftDialect::hira);
+  EXPECT_EQ(config().rank, 32);
+  EXPECT_EQ(config().dropout, 0.5);
+  EXPECT_EQ(config().warnings, std::vector<std::string>{});
+  write_file(config_path(), R"({"peft_type": "MISS", "target_modules": ["q"],
+                                "miss_dropout": 1.0, "init_weights": true, "mini_r": 1})");
+  EXPECT_TRUE(refused("miss_dropout'", {"< 1", "found 1"}));
+  change_config([](Json& json) { json["miss_dropout"] = 0.25; });
+  EXPECT_EQ(config().dialect, mora::PeftDialect::miss);
+  EXPECT_EQ(config().rank, 64);
+  EXPECT_EQ(config().dropout, 0.25);
+  EXPECT_EQ(config().warnings, std::vector<std::string>{});
+  for (const char* const other : {"bat", "mini"}) {
+    change_config([other](Json& json) { json["init_weights"] = other; });
+    EXPECT_TRUE(refused("init_weights'", {other, "only the plain MiSS"}));
+  }
 }
 
 TEST_F(PeftConfigTest, Case118MoraWithoutTypeIsTheReferencesDefault) {

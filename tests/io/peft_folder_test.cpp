@@ -36,7 +36,8 @@ mora::Batch batch_of_tokens(const Fixture& fixture) {
 class StoredPeft : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(, StoredPeft,
                          testing::Values("lora", "rslora", "patterns", "modules_to_save", "regex",
-                                         "some_layers", "tied", "tied_embedding"),
+                                         "some_layers", "tied", "tied_embedding", "dora", "hira",
+                                         "miss"),
                          [](const auto& name) { return std::string(name.param); });
 
 TEST_P(StoredPeft, HasTheLogitsOfPeft) {
@@ -182,6 +183,49 @@ TEST_F(PeftFolders, Case127HalfAPair) {
   EXPECT_TRUE(is_refused({"1.mlp.down_proj.lora_B.weight': expected", "down_proj.lora_A.weight'"}));
 }
 
+TEST_F(PeftFolders, DoraHasAVectorOfAllLengths) {
+  copy("dora");
+  const auto drop = [](const char* end) {
+    return [end](Tensors& tensors) { tensors.erase(find(tensors, end)); };
+  };
+  change_tensors(drop("0.self_attn.q_proj.lora_magnitude_vector"));
+  EXPECT_TRUE(is_refused({"0.self_attn.q_proj", "lora_magnitude_vector' beside it"}));
+  copy("dora");
+  std::vector<float> numbers(7, 1.0f);
+  const auto replace = [&](std::vector<Index> shape) {
+    change_tensors([&](Tensors& tensors) {
+      auto& tensor = *find(tensors, "0.self_attn.q_proj.lora_magnitude_vector");
+      tensor.info.shape = shape;
+      tensor.info.dtype = mora::Dtype::f32;
+      tensor.bytes = std::as_bytes(std::span(numbers));
+    });
+  };
+  replace({7});
+  EXPECT_TRUE(does_not_fit({"q_proj.lora_magnitude_vector': expected shape", "found [7]"}));
+  replace({7, 1});
+  EXPECT_TRUE(is_refused({"q_proj.lora_magnitude_vector': expected a vector, found", "[7, 1]"}));
+}
+
+// Trained with dropout, which says nothing of inference: it loads, and a model refuses dropout.
+TEST_F(PeftFolders, DoraHasNoDropout) {
+  copy("dora");
+  change_config([](Json& json) { json["lora_dropout"] = 0.05; });
+  for (const auto& each : open().adapters<float>(layers_)) {
+    EXPECT_FALSE(each.adapter.additive());
+    EXPECT_EQ(each.dropout, 0.0);
+  }
+}
+
+TEST_F(PeftFolders, HiraAndMissFitTheirLayersOrAreRefused) {
+  copy("hira");
+  layer("model.layers.0.self_attn.q_proj").in_features += 1;
+  EXPECT_TRUE(
+      does_not_fit({"0.self_attn.q_proj.hira_A': expected shape", "an adapter of another"}));
+  copy("miss");
+  change_config([](Json& json) { json["r"] = 4; });
+  EXPECT_TRUE(is_refused({"miss_block': expected 4 rows", "found 5"}));
+}
+
 TEST_F(PeftFolders, Case128TensorsThatBelongToNothing) {
   const auto with = [&](const char* name) {
     SetUp();
@@ -191,9 +235,11 @@ TEST_F(PeftFolders, Case128TensorsThatBelongToNothing) {
     });
   };
   with("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector");
-  EXPECT_TRUE(is_refused({"lora_magnitude_vector': is a part of DoRA"}));
+  EXPECT_TRUE(is_refused({"lora_magnitude_vector': is no part of an adapter of LoRA"}));
   with("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector.weight");
-  EXPECT_TRUE(is_refused({"is a part of DoRA"}));
+  EXPECT_TRUE(is_refused({"is no part of an adapter of LoRA"}));
+  with("base_model.model.model.layers.0.self_attn.q_proj.hira_A");
+  EXPECT_TRUE(is_refused({"hira_A': is no part of an adapter of LoRA"}));
   with("base_model.model.model.embed_tokens.lora_embedding_A");
   EXPECT_TRUE(is_refused({"is a part of LoRA on an embedding"}));
   with("base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias");

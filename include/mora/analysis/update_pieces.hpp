@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mora/adapters/lora.hpp"
+#include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
 
 /// \file
@@ -136,18 +137,36 @@ class BlockSets {
   return dense;
 }
 
+/// A piece of all rows and columns.
+[[nodiscard]] inline UpdatePiece whole_piece(Index out, Index in) {
+  UpdatePiece piece;
+  piece.rows.resize(static_cast<std::size_t>(out));
+  piece.cols.resize(static_cast<std::size_t>(in));
+  std::iota(piece.rows.begin(), piece.rows.end(), Index{0});
+  std::iota(piece.cols.begin(), piece.cols.end(), Index{0});
+  return piece;
+}
+
 /// s B A: one piece.
 template <Real T>
 [[nodiscard]] std::vector<UpdatePiece> update_pieces(const LoraAdapter<T>& adapter,
                                                      PieceForm /*form*/ = PieceForm::exact) {
   adapter.require_shapes();
-  UpdatePiece piece;
-  piece.rows.resize(static_cast<std::size_t>(adapter.out_features()));
-  piece.cols.resize(static_cast<std::size_t>(adapter.in_features()));
-  std::iota(piece.rows.begin(), piece.rows.end(), Index{0});
-  std::iota(piece.cols.begin(), piece.cols.end(), Index{0});
+  UpdatePiece piece = whole_piece(adapter.out_features(), adapter.in_features());
   piece.left = adapter.settings().scale() * adapter.b().value.template cast<double>();
   piece.right = adapter.a().value.transpose().template cast<double>();
+  return {std::move(piece)};
+}
+
+/// D^T S: one piece.
+template <Real T>
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const MissAdapter<T>& adapter,
+                                                     PieceForm /*form*/ = PieceForm::exact) {
+  adapter.require_shapes();
+  UpdatePiece piece = whole_piece(adapter.out_features(), adapter.in_features());
+  piece.left = adapter.matrix().value.transpose().template cast<double>();
+  piece.right = MatrixXd::Zero(adapter.in_features(), piece.left.cols());
+  for (Index j = 0; j < piece.right.rows(); ++j) piece.right(j, j % piece.right.cols()) = 1.0;
   return {std::move(piece)};
 }
 

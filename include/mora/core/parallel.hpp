@@ -31,7 +31,9 @@ void parallel_pieces(Index size, Index piece, const Prepare& prepare, const Body
   const Index pieces = (size + piece - 1) / piece;
   const auto run = [&](Index p) { body(p * piece, std::min(piece, size - p * piece)); };
 #if defined(_OPENMP)
-  const Index threads = std::min(thread_count(), pieces);
+  // All of them, also for fewer pieces: where teams differ in size, GNU's OpenMP ends threads and
+  // starts others, which cost more than waiting does and have no working memory yet.
+  const Index threads = pieces > 1 ? thread_count() : 1;
   if (threads > 1) {
     std::exception_ptr failure;
     bool prepared = true;  // no thread writes it after the barrier

@@ -131,15 +131,22 @@ class PeftTensorRules {
  private:
   /// Which tensors an adapter consists of.
   [[nodiscard]] std::vector<PeftRole> wanted() const {
-    if (config_.dialect == PeftDialect::mora) return {PeftRole::m};
+    switch (config_.dialect) {
+      case PeftDialect::mora: return {PeftRole::m};
+      case PeftDialect::hira: return {PeftRole::hira_a, PeftRole::hira_b};
+      case PeftDialect::miss: return {PeftRole::miss};
+      case PeftDialect::lora:
+      case PeftDialect::paper: break;
+    }
     if (transposed_) return {PeftRole::a};
+    if (config_.dora) return {PeftRole::a, PeftRole::b, PeftRole::magnitude};
     return {PeftRole::a, PeftRole::b};
   }
 
   void check(const std::string& name, const PeftModule& module) const {
     if (module.saved()) return check_saved(name, module);
     const std::vector<PeftRole> roles = wanted();
-    for (const PeftRole role : {PeftRole::a, PeftRole::b, PeftRole::m}) {
+    for (const PeftRole role : peft_adapter_roles) {
       const bool expected = std::find(roles.begin(), roles.end(), role) != roles.end();
       const auto& tensor = module[role];
       if (expected && !tensor) {
@@ -147,7 +154,11 @@ class PeftTensorRules {
                     " beside it, found none");
       }
       if (!expected && tensor) fail_tensor(*tensor, "is no part of an adapter of ", dialect());
-      if (tensor && tensor->shape().size() != 2) {
+      if (tensor && role == PeftRole::magnitude) {
+        if (tensor->shape().size() != 1) {
+          fail_tensor(*tensor, "expected a vector, found shape ", shape_text(tensor->shape()));
+        }
+      } else if (tensor && tensor->shape().size() != 2) {
         fail_tensor(*tensor, "expected a matrix, found shape ", shape_text(tensor->shape()));
       }
     }
@@ -155,19 +166,28 @@ class PeftTensorRules {
       fail_tensor(module.any(), "its module ", in_quotes(name),
                   " is none of those that target_modules names");
     }
-    if (config_.dialect == PeftDialect::lora) {
-      check_lora(name, *module[PeftRole::a], *module[PeftRole::b]);
-    } else {
-      check_mora(module);
+    switch (config_.dialect) {
+      case PeftDialect::lora:
+        check_factors(name, *module[PeftRole::a], *module[PeftRole::b]);
+        break;
+      case PeftDialect::hira:
+        check_factors(name, *module[PeftRole::hira_a], *module[PeftRole::hira_b]);
+        break;
+      case PeftDialect::miss: check_rows(name, *module[PeftRole::miss]); break;
+      case PeftDialect::paper:
+      case PeftDialect::mora: check_mora(module); break;
     }
   }
 
-  void check_lora(const std::string& name, const StoredTensor& a, const StoredTensor& b) const {
+  void check_rows(const std::string& name, const StoredTensor& tensor) const {
     const Index rank = config_.rank_of(name);
-    if (rows_of(a) != rank) {
-      fail_tensor(a, "expected ", rank, " rows, which is the rank in adapter_config.json, found ",
-                  rows_of(a));
-    }
+    if (rows_of(tensor) == rank) return;
+    fail_tensor(tensor, "expected ", rank,
+                " rows, which is the rank in adapter_config.json, found ", rows_of(tensor));
+  }
+  void check_factors(const std::string& name, const StoredTensor& a, const StoredTensor& b) const {
+    check_rows(name, a);
+    const Index rank = config_.rank_of(name);
     if (cols_of(b) != rank) {
       fail_tensor(b, "expected ", rank,
                   " columns, which is the rank in adapter_config.json, found ", cols_of(b));
@@ -194,7 +214,7 @@ class PeftTensorRules {
 
   void check_saved(const std::string& name, const PeftModule& module) const {
     const StoredTensor& any = module.any();
-    for (const PeftRole role : {PeftRole::a, PeftRole::b, PeftRole::m}) {
+    for (const PeftRole role : peft_adapter_roles) {
       if (module[role]) fail_tensor(*module[role], "is beside a whole copy of its module");
     }
     const auto& weight = module[PeftRole::weight];
@@ -209,7 +229,13 @@ class PeftTensorRules {
   }
 
   [[nodiscard]] std::string_view dialect() const {
-    if (config_.dialect == PeftDialect::lora) return "LoRA";
+    switch (config_.dialect) {
+      case PeftDialect::lora: return config_.dora ? "DoRA" : "LoRA";
+      case PeftDialect::hira: return "HiRA";
+      case PeftDialect::miss: return "MiSS";
+      case PeftDialect::paper:
+      case PeftDialect::mora: break;
+    }
     return transposed_ ? "MoRA with one transposed matrix" : "MoRA in the folder's dialect";
   }
 

@@ -8,7 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "mora/adapters/hira.hpp"
 #include "mora/adapters/lora.hpp"
+#include "mora/adapters/miss.hpp"
 #include "mora/adapters/side.hpp"
 #include "mora/io/peft/mora_operators.hpp"
 
@@ -16,10 +18,34 @@ namespace mora::inline MORA_ABI {
 
 /// Whose format of adapter_config.json and tensors a folder is in.
 enum class PeftDialect {
-  lora,   ///< PEFT's of LoRA.
+  lora,   ///< PEFT's of LoRA and DoRA.
+  hira,   ///< PEFT's of HiRA.
+  miss,   ///< PEFT's of MiSS.
   paper,  ///< Of the MoRA paper's fork of PEFT: its five operators, no scale.
   mora,   ///< This library's of MoRA, which other readers refuse.
 };
+
+namespace detail {
+
+[[nodiscard]] inline std::string_view peft_type_of(PeftDialect dialect) {
+  switch (dialect) {
+    case PeftDialect::hira: return "HIRA";
+    case PeftDialect::miss: return "MISS";
+    case PeftDialect::mora: return "MORA";
+    case PeftDialect::lora:
+    case PeftDialect::paper: break;
+  }
+  return "LORA";
+}
+[[nodiscard]] inline std::string_view peft_dropout_key(PeftDialect dialect) {
+  switch (dialect) {
+    case PeftDialect::hira: return "hira_dropout";
+    case PeftDialect::miss: return "miss_dropout";
+    default: return "lora_dropout";
+  }
+}
+
+}  // namespace detail
 
 /// A setting of some modules: those whose name is the key, or ends in it after a dot; with "^" in
 /// front of the key, the one whose name is the rest.
@@ -115,6 +141,7 @@ struct PeftConfig {
   double alpha = 8.0;
   std::vector<PeftPattern<double>> alpha_pattern = {};
   LoraScaling scaling = LoraScaling::standard;
+  bool dora = false;  ///< DoRA over it.
   /// @}
   /// \name MoRA's alone; the paper's dialect has the reference's rounding and scale 1.
   /// @{

@@ -28,7 +28,6 @@ struct PeftKey {
 
 /// What changes results and is not there.
 inline constexpr std::array peft_refused = {
-    PeftKey{"use_dora", "DoRA"},
     PeftKey{"use_qalora", "QA-LoRA"},
     PeftKey{"kasa_config", "KaSA"},
     PeftKey{"monteclora_config", "MonteCLoRA"},
@@ -65,10 +64,11 @@ inline constexpr std::array peft_left_out = {
 };
 
 /// What says nothing about results.
-inline constexpr std::array<std::string_view, 15> peft_ignored = {
-    "auto_mapping",   "corda_config",  "eva_config",     "inference_mode",    "loftq_config",
-    "lora_ga_config", "megatron_core", "merge_weights",  "qalora_group_size", "revision",
-    "runtime_config", "peft_version",  "layers_pattern", "init_lora_weights", "task_type"};
+inline constexpr std::array<std::string_view, 16> peft_ignored = {
+    "init_weights",   "auto_mapping",      "corda_config",      "eva_config",
+    "inference_mode", "loftq_config",      "lora_ga_config",    "megatron_core",
+    "merge_weights",  "qalora_group_size", "revision",          "runtime_config",
+    "peft_version",   "layers_pattern",    "init_lora_weights", "task_type"};
 
 /// Ways to begin that leave the frozen weight as it is; the others store an adapter for a changed
 /// one.
@@ -100,10 +100,12 @@ class PeftConfigReader {
     refuse_other_dialects();
     refuse_other_mathematics();
     read_rank();
-    if (config_.dialect == PeftDialect::lora) {
-      read_lora();
-    } else {
-      read_mora();
+    switch (config_.dialect) {
+      case PeftDialect::lora: read_lora(); break;
+      case PeftDialect::hira: break;
+      case PeftDialect::miss: read_miss(); break;
+      case PeftDialect::paper:
+      case PeftDialect::mora: read_mora(); break;
     }
     read_targets();
     config_.modules_to_save = names("modules_to_save");
@@ -119,8 +121,14 @@ class PeftConfigReader {
  private:
   void read_dialect() {
     const auto type = json_.text("peft_type");
+    if (type == "HIRA" || type == "MISS") {
+      const bool hira = type == "HIRA";
+      config_.dialect = hira ? PeftDialect::hira : PeftDialect::miss;
+      config_.rank = hira ? HiraSettings().rank : MissSettings().rank;
+      return;
+    }
     if (type != "LORA" && type != "MORA") {
-      json_.fail("peft_type", concat("expected 'LORA' or 'MORA', found ",
+      json_.fail("peft_type", concat("expected 'LORA', 'HIRA', 'MISS' or 'MORA', found ",
                                      type ? in_quotes(*type) : std::string("none")));
     }
     const bool paper = json_.boolean("use_mora").value_or(false);
@@ -174,10 +182,11 @@ class PeftConfigReader {
         config_.rank_pattern.push_back({without_end(key), *rank(*patterns, key)});
       }
     }
-    json_.refuse_null("lora_dropout", "a number");
-    config_.dropout = json_.number("lora_dropout").value_or(0.0);
+    const std::string_view dropout = peft_dropout_key(config_.dialect);
+    json_.refuse_null(dropout, "a number");
+    config_.dropout = json_.number(dropout).value_or(0.0);
     if (!(config_.dropout >= 0.0 && config_.dropout < 1.0)) {
-      json_.fail("lora_dropout", concat("expected 0 <= lora_dropout < 1, found ", config_.dropout));
+      json_.fail(dropout, concat("expected 0 <= ", dropout, " < 1, found ", config_.dropout));
     }
   }
 
@@ -186,9 +195,22 @@ class PeftConfigReader {
     config_.alpha = json_.number("lora_alpha").value_or(config_.alpha);
     config_.alpha_pattern = numbers("alpha_pattern");
     if (json_.boolean("use_rslora").value_or(false)) config_.scaling = LoraScaling::rank_stabilized;
+    config_.dora = json_.boolean("use_dora").value_or(false);
+  }
+
+  void read_miss() {
+    const auto* const init = json_.find("init_weights");
+    if (init && init->is_string()) {
+      json_.fail("init_weights", concat(in_quotes(*json_.text("init_weights")),
+                                        ": only the plain MiSS is supported"));
+    }
+    (void)json_.find("mini_r");
   }
 
   void read_mora() {
+    if (json_.boolean("use_dora").value_or(false)) {
+      json_.fail("use_dora", "DoRA over MoRA is in no folder");
+    }
     // MoRA has neither; they are PEFT's defaults in a folder of the paper's dialect.
     for (const std::string_view key : {"lora_alpha", "alpha_pattern", "use_rslora"}) {
       (void)json_.find(key);
@@ -370,7 +392,7 @@ class PeftConfigReader {
 
 /// Reads adapter_config.json of any dialect. Missing keys have PEFT's defaults (r 8, lora_alpha 8;
 /// mora_type 1 as in the paper's code). What changes results and is not there is refused by name
-/// (DoRA, trained biases, starts that change the frozen weight, ...); keys that are not known are
+/// (trained biases, starts that change the frozen weight, ...); keys that are not known are
 /// one warning. Regular expressions are never evaluated: in target_modules and exclude_modules they
 /// say nothing here, as the modules are those with tensors; in other places they are refused, but
 /// for

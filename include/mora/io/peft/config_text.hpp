@@ -39,6 +39,7 @@ inline void add_lora_keys(const PeftConfig& config, nlohmann::ordered_json& json
   json["lora_alpha"] = json_number(config.alpha);
   json["alpha_pattern"] = json_patterns(config.alpha_pattern);
   json["use_rslora"] = config.scaling == LoraScaling::rank_stabilized;
+  if (config.dora) json["use_dora"] = true;
 }
 
 inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json) {
@@ -60,23 +61,28 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
 /// not have.
 [[nodiscard]] inline std::string peft_config_json(const PeftConfig& config) {
   nlohmann::ordered_json json = {
-      {"peft_type", config.dialect == PeftDialect::mora ? "MORA" : "LORA"},
+      {"peft_type", detail::peft_type_of(config.dialect)},
       {"task_type", detail::json_or_null(config.task_type)},
       {"base_model_name_or_path", detail::json_or_null(config.base_model)},
       {"inference_mode", true},
       {"r", config.rank},
       {"rank_pattern", detail::json_patterns(config.rank_pattern)},
-      {"lora_dropout", detail::json_number(config.dropout)},
+      {detail::peft_dropout_key(config.dialect), detail::json_number(config.dropout)},
       {"target_modules", config.target_modules},
       {"modules_to_save", detail::json_or_null(config.modules_to_save)},
-      {"bias", "none"},
-      {"fan_in_fan_out", false},
-      {"init_lora_weights", true},
   };
+  // PEFT takes no key that a method does not have.
+  if (config.dialect == PeftDialect::miss) json.erase("rank_pattern");
+  if (config.dialect != PeftDialect::hira) json["bias"] = "none";
+  if (config.dialect != PeftDialect::miss) json["fan_in_fan_out"] = false;
+  const bool own_start = config.dialect == PeftDialect::hira || config.dialect == PeftDialect::miss;
+  json[own_start ? "init_weights" : "init_lora_weights"] = true;
   if (config.ensure_weight_tying) json["ensure_weight_tying"] = true;
   switch (config.dialect) {
     case PeftDialect::lora: detail::add_lora_keys(config, json); break;
     case PeftDialect::mora: detail::add_mora_keys(config, json); break;
+    case PeftDialect::hira:
+    case PeftDialect::miss: break;
     case PeftDialect::paper:
       json["use_mora"] = true;
       const auto type = detail::mora_type_of(config.op);

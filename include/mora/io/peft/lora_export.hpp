@@ -25,6 +25,9 @@ template <Real T>
     const bool known = visit_adapter(each.adapter, [&]<class A>(const A& adapter) {
       if constexpr (std::same_as<A, FullAdapter<T>>) {
         result.adapters.push_back(each);
+      } else if constexpr (!A::additive) {
+        throw ArgumentError(detail::concat(
+            each.module, ": its update depends on the frozen weight, and is no LoRA for itself"));
       } else {
         try {
           LowRankUpdate<T> update = low_rank(adapter, settings);

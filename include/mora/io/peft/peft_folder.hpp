@@ -190,12 +190,20 @@ class PeftFolder {
                           " in this model, and has no adapter of its own");
     }
     if (!layer.linear) detail::fail_tensor(module.any(), "its module is no linear layer");
-    if (config_.dialect == PeftDialect::lora) {
-      const Index rank = config_.rank_of(layer.module);
-      require(*module[detail::PeftRole::a], {rank, in});
-      require(*module[detail::PeftRole::b], {out, rank});
-    } else {
-      require_side(layer, matrix_of(module));
+    const Index rank = config_.rank_of(layer.module);
+    switch (config_.dialect) {
+      case PeftDialect::lora:
+        require(*module[detail::PeftRole::a], {rank, in});
+        require(*module[detail::PeftRole::b], {out, rank});
+        if (config_.dora) require(*module[detail::PeftRole::magnitude], {out});
+        break;
+      case PeftDialect::hira:
+        require(*module[detail::PeftRole::hira_a], {rank, in});
+        require(*module[detail::PeftRole::hira_b], {out, rank});
+        break;
+      case PeftDialect::miss: require(*module[detail::PeftRole::miss], {rank, out}); break;
+      case PeftDialect::paper:
+      case PeftDialect::mora: require_side(layer, matrix_of(module)); break;
     }
   }
 
@@ -248,7 +256,13 @@ class PeftFolder {
                                    const detail::PeftModule& module) const {
     try {
       if (module.saved()) return make_full<T>(layer, module);
-      if (config_.dialect == PeftDialect::lora) return make_lora<T>(layer, module);
+      switch (config_.dialect) {
+        case PeftDialect::lora: return make_lora<T>(layer, module);
+        case PeftDialect::hira: return make_hira<T>(module);
+        case PeftDialect::miss: return make_miss<T>(layer, module);
+        case PeftDialect::paper:
+        case PeftDialect::mora: break;
+      }
       return std::visit([&](const auto& op) { return make_mora<T>(layer, matrix_of(module), op); },
                         config_.op);
     } catch (const ArgumentError& error) {  // a scale beyond T, say
@@ -256,17 +270,39 @@ class PeftFolder {
     }
   }
 
+  /// All numbers of a tensor of one or two dimensions.
+  template <Real T>
+  [[nodiscard]] static Matrix<T> matrix(const StoredTensor& tensor) {
+    const auto& shape = tensor.shape();
+    Matrix<T> numbers(shape.size() == 2 ? shape[0] : 1, shape.back());
+    read(tensor, numbers);
+    return numbers;
+  }
+
   template <Real T>
   [[nodiscard]] AnyAdapter<T> make_lora(const LayerShape& layer,
                                         const detail::PeftModule& module) const {
-    const Index rank = config_.rank_of(layer.module);
-    Matrix<T> a(rank, layer.in_features);
-    Matrix<T> b(layer.out_features, rank);
-    read(*module[detail::PeftRole::a], a);
-    read(*module[detail::PeftRole::b], b);
-    return AnyAdapter<T>(LoraAdapter<T>(
-        std::move(a), std::move(b),
-        {.rank = rank, .alpha = config_.alpha_of(layer.module), .scaling = config_.scaling}));
+    LoraAdapter<T> lora(matrix<T>(*module[detail::PeftRole::a]),
+                        matrix<T>(*module[detail::PeftRole::b]),
+                        {.rank = config_.rank_of(layer.module),
+                         .alpha = config_.alpha_of(layer.module),
+                         .scaling = config_.scaling});
+    if (!config_.dora) return AnyAdapter<T>(std::move(lora));
+    return AnyAdapter<T>(DoraAdapter<LoraAdapter<T>>(
+        std::move(lora), matrix<T>(*module[detail::PeftRole::magnitude])));
+  }
+
+  template <Real T>
+  [[nodiscard]] static AnyAdapter<T> make_hira(const detail::PeftModule& module) {
+    return AnyAdapter<T>(HiraAdapter<T>(matrix<T>(*module[detail::PeftRole::hira_a]),
+                                        matrix<T>(*module[detail::PeftRole::hira_b])));
+  }
+
+  template <Real T>
+  [[nodiscard]] static AnyAdapter<T> make_miss(const LayerShape& layer,
+                                               const detail::PeftModule& module) {
+    return AnyAdapter<T>(
+        MissAdapter<T>(layer.in_features, matrix<T>(*module[detail::PeftRole::miss])));
   }
 
   template <Real T, class Op>

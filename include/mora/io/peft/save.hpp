@@ -58,13 +58,16 @@ struct PeftPart {
     Index out;
     Index side;
   };
+  enum class Kind { whole, lora, dora, hira, miss, mora };
+
   std::string module;
-  Index rank = 0;                                   // of LoRA and MoRA
-  std::optional<LoraSettings> lora = std::nullopt;  // or MoRA, or else the whole module
+  Kind kind = Kind::whole;
+  Index rank = 0;                                   // but of a whole module
+  std::optional<LoraSettings> lora = std::nullopt;  // of DoRA too
   std::optional<Mora> mora = std::nullopt;
   std::vector<Tensor> tensors = {};
   double dropout = 0.0;
-  [[nodiscard]] bool saved() const { return !lora && !mora; }
+  [[nodiscard]] bool saved() const { return kind == Kind::whole; }
 };
 
 template <Real T>
@@ -75,16 +78,44 @@ template <Real T>
 template <Real T>
 [[nodiscard]] PeftPart<T> part_of(std::string module, const LoraAdapter<T>& adapter) {
   return {.module = std::move(module),
+          .kind = PeftPart<T>::Kind::lora,
           .rank = adapter.settings().rank,
           .lora = adapter.settings(),
           .tensors = {peft_tensor(PeftRole::a, adapter.a().value),
                       peft_tensor(PeftRole::b, adapter.b().value)}};
 }
 
+template <Real T>
+[[nodiscard]] PeftPart<T> part_of(std::string module, const DoraAdapter<LoraAdapter<T>>& adapter) {
+  PeftPart<T> part = part_of(std::move(module), adapter.direction());
+  part.kind = PeftPart<T>::Kind::dora;
+  const Matrix<T>& magnitude = adapter.magnitude().value;
+  part.tensors.push_back({PeftRole::magnitude, {magnitude.size()}, magnitude.data()});
+  return part;
+}
+
+template <Real T>
+[[nodiscard]] PeftPart<T> part_of(std::string module, const HiraAdapter<T>& adapter) {
+  return {.module = std::move(module),
+          .kind = PeftPart<T>::Kind::hira,
+          .rank = adapter.settings().rank,
+          .tensors = {peft_tensor(PeftRole::hira_a, adapter.a().value),
+                      peft_tensor(PeftRole::hira_b, adapter.b().value)}};
+}
+
+template <Real T>
+[[nodiscard]] PeftPart<T> part_of(std::string module, const MissAdapter<T>& adapter) {
+  return {.module = std::move(module),
+          .kind = PeftPart<T>::Kind::miss,
+          .rank = adapter.settings().rank,
+          .tensors = {peft_tensor(PeftRole::miss, adapter.matrix().value)}};
+}
+
 template <Real T, class Op>
 [[nodiscard]] PeftPart<T> part_of(std::string module, const MoraAdapter<T, Op>& adapter) {
   const MoraSettings<Op>& settings = adapter.settings();
   return {.module = std::move(module),
+          .kind = PeftPart<T>::Kind::mora,
           .rank = settings.rank,
           .mora = {{settings.op, settings.rounding, settings.scale, adapter.in_features(),
                     adapter.out_features(), adapter.side()}},
@@ -200,17 +231,24 @@ template <Real T>
   }
   if (adapters.empty()) {
     throw ArgumentError(
-        "expected an adapter of LoRA or MoRA, found none: a model that trains as a "
+        "expected an adapter, found none: a model that trains as a "
         "whole is merged and saved itself");
   }
-  require_common<T>(adapters, "kind of adapter",
-                    [](const PeftPart<T>& part) { return part.lora.has_value(); });
+  require_common<T>(adapters, "kind of adapter", [](const PeftPart<T>& part) { return part.kind; });
   require_common<T>(adapters, "dropout", [](const PeftPart<T>& part) { return part.dropout; });
   config.dropout = adapters.front()->dropout;
   put_values(
       adapters, [](const PeftPart<T>& part) { return part.rank; }, config.rank,
       config.rank_pattern);
-  if (adapters.front()->lora) {
+  using Kind = typename PeftPart<T>::Kind;
+  const Kind kind = adapters.front()->kind;
+  if (kind == Kind::hira) {
+    config.dialect = PeftDialect::hira;
+  } else if (kind == Kind::miss) {
+    config.dialect = PeftDialect::miss;
+    require_common<T>(adapters, "rank of MiSS", [](const PeftPart<T>& part) { return part.rank; });
+  } else if (adapters.front()->lora) {
+    config.dora = kind == Kind::dora;
     require_common<T>(adapters, "scaling of LoRA",
                       [](const PeftPart<T>& part) { return part.lora->scaling; });
     config.scaling = adapters.front()->lora->scaling;
@@ -355,7 +393,8 @@ template <Real T>
 
 }  // namespace detail
 
-/// Writes adapters as a PEFT folder, which is made when it is not there: LoRA's as PEFT does;
+/// Writes adapters as a PEFT folder, which is made when it is not there: LoRA's, DoRA's over it,
+/// HiRA's and MiSS's as PEFT does;
 /// MoRA's as the paper's fork of PEFT does where that has the operator and the sides, else in this
 /// library's dialect ("peft_type": "MORA"); a FullAdapter as a whole module (modules_to_save). A
 /// crash leaves the old adapter, the new one, or a folder without adapter_config.json, which does

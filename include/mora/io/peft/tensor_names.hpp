@@ -11,8 +11,12 @@
 namespace mora::inline MORA_ABI::detail {
 
 /// What a tensor of an adapter folder is to its module.
-enum class PeftRole : std::size_t { a, b, m, weight, bias };
-inline constexpr std::size_t peft_roles = 5;
+enum class PeftRole : std::size_t { a, b, m, magnitude, hira_a, hira_b, miss, weight, bias };
+inline constexpr std::size_t peft_roles = 9;
+/// Those of adapters.
+inline constexpr std::array peft_adapter_roles = {
+    PeftRole::a,      PeftRole::b,      PeftRole::m,   PeftRole::magnitude,
+    PeftRole::hira_a, PeftRole::hira_b, PeftRole::miss};
 
 struct PeftSuffix {
   std::string_view text;
@@ -24,8 +28,14 @@ inline constexpr std::array peft_suffixes = {
     PeftSuffix{".lora_A.weight", PeftRole::a},
     PeftSuffix{".lora_B.weight", PeftRole::b},
     PeftSuffix{".mora_M.weight", PeftRole::m},
+    PeftSuffix{".lora_magnitude_vector", PeftRole::magnitude},
+    PeftSuffix{".hira_A", PeftRole::hira_a},
+    PeftSuffix{".hira_B", PeftRole::hira_b},
+    PeftSuffix{".miss_block", PeftRole::miss},
     PeftSuffix{".lora_A.default.weight", PeftRole::a},
     PeftSuffix{".lora_B.default.weight", PeftRole::b},
+    PeftSuffix{".lora_magnitude_vector.weight", PeftRole::magnitude},
+    PeftSuffix{".lora_magnitude_vector.default.weight", PeftRole::magnitude},
     PeftSuffix{".weight", PeftRole::weight},
     PeftSuffix{".bias", PeftRole::bias},
 };
@@ -38,8 +48,8 @@ struct PeftStranger {
   std::string_view what;
 };
 inline constexpr std::array peft_strangers = {
-    PeftStranger{".lora_magnitude_vector", "DoRA"},
     PeftStranger{".lora_embedding_", "LoRA on an embedding"},
+    PeftStranger{".hira_embedding_", "HiRA on an embedding"},
     PeftStranger{".lora_B.bias", "a bias of B"},
     PeftStranger{".lora_B.default.bias", "a bias of B"},
     PeftStranger{".trainable_tokens_", "training of single tokens"},

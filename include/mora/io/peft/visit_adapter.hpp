@@ -5,15 +5,19 @@
 #include <variant>
 
 #include "mora/adapters/any_adapter.hpp"
+#include "mora/adapters/dora.hpp"
 #include "mora/adapters/full.hpp"
+#include "mora/adapters/hira.hpp"
 #include "mora/adapters/lora.hpp"
+#include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
 #include "mora/io/peft/mora_operators.hpp"
 
 namespace mora::inline MORA_ABI {
 
 /// Calls f(adapter) with what is behind an AnyAdapter, where an adapter folder can name it: LoRA,
-/// MoRA with a PeftOperator, or a FullAdapter. Returns false, without a call, for other types.
+/// DoRA over it, HiRA, MiSS, MoRA with a PeftOperator, or a FullAdapter. Returns false, without a
+/// call, for other types.
 template <Real T, class F>
 [[nodiscard]] bool visit_adapter(const AnyAdapter<T>& any, const F& f) {
   bool found = false;
@@ -24,6 +28,9 @@ template <Real T, class F>
     f(*adapter);
   };
   try_type(std::type_identity<LoraAdapter<T>>{});
+  try_type(std::type_identity<DoraAdapter<LoraAdapter<T>>>{});
+  try_type(std::type_identity<HiraAdapter<T>>{});
+  try_type(std::type_identity<MissAdapter<T>>{});
   try_type(std::type_identity<FullAdapter<T>>{});
   [&]<class... Op>(std::type_identity<std::variant<Op...>>) {
     (try_type(std::type_identity<MoraAdapter<T, Op>>{}), ...);
