@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <mora/io/llama/llama_folder.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/compare.hpp"
@@ -140,6 +141,11 @@ TEST_F(PeftSave, RefusesWhatOneFolderCannotSay) {
   EXPECT_TRUE(refuses({{"a.lora_embedding_x", lora_adapter({})}}, {"would be read as another"}));
   EXPECT_TRUE(refuses({{"a/b", lora_adapter({})}, {"b", lora_adapter({.rank = 2})}},
                       {"a folder cannot say this", "'a/b'"}));
+  std::string deep = "a";
+  for (int i = 0; i < 600'000; ++i) deep += ".a";
+  std::vector<NamedAdapter<float>> many = {{deep, lora_adapter({})}};
+  for (int i = 0; i < 3400; ++i) many.push_back({"m" + std::to_string(i), lora_adapter({})});
+  EXPECT_TRUE(refuses(std::move(many), {"a folder cannot say this", "found 3401"}));
   AnyAdapter<float> resized = lora_adapter({});
   resized.parameters()[0].parameter->value.resize(3, 5);
   EXPECT_TRUE(throws<mora::ShapeError>({"A, rows"}, [&] {
