@@ -221,6 +221,12 @@ TEST_F(PeftFolders, HiraAndMissFitTheirLayersOrAreRefused) {
   layer("model.layers.0.self_attn.q_proj").in_features += 1;
   EXPECT_TRUE(
       does_not_fit({"0.self_attn.q_proj.hira_A': expected shape", "an adapter of another"}));
+  SetUp();
+  copy("hira");
+  change_config([](Json& json) { json["rank_pattern"] = {{"v_proj", 2}}; });
+  (void)open();  // as PEFT, which has one rank of HiRA all the same
+  change_config([](Json& json) { json["r"] = 4; });
+  EXPECT_TRUE(is_refused({"hira_A': expected 4 rows", "found 3"}));
   copy("miss");
   change_config([](Json& json) { json["r"] = 4; });
   EXPECT_TRUE(is_refused({"miss_block': expected 4 rows", "found 5"}));

@@ -184,16 +184,17 @@ class HiraAdapter {
   void for_each_update(const MergePlan& plan, const FrozenLinear<T>& base, const F& f) const {
     for_each_chunk([&](Index first, Index count) {
       MutableMap<T> tile = detail::scratch<T, detail::WeightGradient>(count, in_features());
-      detail::parallel_pieces(count, detail::weight_chunk(in_features()),
-                              [&](Index row, Index number) {
-                                MutableMap<T> rows = detail::rows_of(tile, row, number);
-                                if (is_zero(plan, first + row, number)) {
-                                  rows.setZero();
-                                  return;
-                                }
-                                detail::FrozenAccess::read_rows(base, first + row, rows);
-                                rows.array() *= factor_rows(plan, first + row, number).array();
-                              });
+      detail::parallel_pieces(
+          count, detail::weight_chunk(in_features()), [&] { reserve_merge(); },
+          [&](Index row, Index number) {
+            MutableMap<T> rows = detail::rows_of(tile, row, number);
+            if (is_zero(plan, first + row, number)) {
+              rows.setZero();
+              return;
+            }
+            detail::FrozenAccess::read_rows(base, first + row, rows);
+            rows.array() *= factor_rows(plan, first + row, number).array();
+          });
       f(first, detail::as_const(tile));
     });
   }

@@ -168,26 +168,28 @@ class PeftTensorRules {
     }
     switch (config_.dialect) {
       case PeftDialect::lora:
-        check_factors(name, *module[PeftRole::a], *module[PeftRole::b]);
+        check_factors(config_.rank_of(name), *module[PeftRole::a], *module[PeftRole::b]);
         break;
-      case PeftDialect::hira:
-        check_factors(name, *module[PeftRole::hira_a], *module[PeftRole::hira_b]);
+      case PeftDialect::hira: {
+        // PEFT 0.21 stores one rank, whatever rank_pattern says.
+        const bool one_rank = rows_of(*module[PeftRole::hira_a]) == config_.rank;
+        check_factors(one_rank ? config_.rank : config_.rank_of(name), *module[PeftRole::hira_a],
+                      *module[PeftRole::hira_b]);
         break;
-      case PeftDialect::miss: check_rows(name, *module[PeftRole::miss]); break;
+      }
+      case PeftDialect::miss: check_rows(config_.rank_of(name), *module[PeftRole::miss]); break;
       case PeftDialect::paper:
       case PeftDialect::mora: check_mora(module); break;
     }
   }
 
-  void check_rows(const std::string& name, const StoredTensor& tensor) const {
-    const Index rank = config_.rank_of(name);
+  static void check_rows(Index rank, const StoredTensor& tensor) {
     if (rows_of(tensor) == rank) return;
     fail_tensor(tensor, "expected ", rank,
                 " rows, which is the rank in adapter_config.json, found ", rows_of(tensor));
   }
-  void check_factors(const std::string& name, const StoredTensor& a, const StoredTensor& b) const {
-    check_rows(name, a);
-    const Index rank = config_.rank_of(name);
+  static void check_factors(Index rank, const StoredTensor& a, const StoredTensor& b) {
+    check_rows(rank, a);
     if (cols_of(b) != rank) {
       fail_tensor(b, "expected ", rank,
                   " columns, which is the rank in adapter_config.json, found ", cols_of(b));

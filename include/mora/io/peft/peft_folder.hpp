@@ -197,10 +197,12 @@ class PeftFolder {
         require(*module[detail::PeftRole::b], {out, rank});
         if (config_.dora) require(*module[detail::PeftRole::magnitude], {out});
         break;
-      case PeftDialect::hira:
-        require(*module[detail::PeftRole::hira_a], {rank, in});
-        require(*module[detail::PeftRole::hira_b], {out, rank});
+      case PeftDialect::hira: {
+        const StoredTensor& factor = *module[detail::PeftRole::hira_a];
+        require(factor, {detail::rows_of(factor), in});
+        require(*module[detail::PeftRole::hira_b], {out, detail::rows_of(factor)});
         break;
+      }
       case PeftDialect::miss: require(*module[detail::PeftRole::miss], {rank, out}); break;
       case PeftDialect::paper:
       case PeftDialect::mora: require_side(layer, matrix_of(module)); break;

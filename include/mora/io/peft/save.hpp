@@ -242,11 +242,10 @@ template <Real T>
       config.rank_pattern);
   using Kind = typename PeftPart<T>::Kind;
   const Kind kind = adapters.front()->kind;
-  if (kind == Kind::hira) {
-    config.dialect = PeftDialect::hira;
-  } else if (kind == Kind::miss) {
-    config.dialect = PeftDialect::miss;
-    require_common<T>(adapters, "rank of MiSS", [](const PeftPart<T>& part) { return part.rank; });
+  if (kind == Kind::hira || kind == Kind::miss) {
+    config.dialect = kind == Kind::hira ? PeftDialect::hira : PeftDialect::miss;
+    require_common<T>(adapters, "rank of HiRA or MiSS",
+                      [](const PeftPart<T>& part) { return part.rank; });
   } else if (adapters.front()->lora) {
     config.dora = kind == Kind::dora;
     require_common<T>(adapters, "scaling of LoRA",
