@@ -192,8 +192,13 @@ void train(benchmark::State& state, const Method& method, Case c) {
         layer.forward(x, saved, y);
         layer.backward(dy, saved, dx);
       });
-  // Three products with M (or three with A and B) against two with W.
-  state.counters["floor_pct"] = 150 * double(adapter_work(layer.adapter())) / double(c.in * c.out);
+  // Three products with M (or three with A and B, less one with A that does not train) against two
+  // with W.
+  double work = 1.5 * double(adapter_work(layer.adapter()));
+  if constexpr (std::same_as<Method, experiment::FrozenA>) {
+    work -= 0.5 * double(layer.adapter().settings().rank * c.in);
+  }
+  state.counters["floor_pct"] = 100 * work / double(c.in * c.out);
   if constexpr (std::decay_t<decltype(layer)>::AdapterType::additive) {
     auto& adapter = layer.adapter();
     typename Method::template Layer<float>::AdapterType::Saved kept;

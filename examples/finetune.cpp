@@ -68,7 +68,8 @@ void require_sense(const CLI::App& app, const Options& o) {
   refuse(!is_lora(o), "--alpha", "LoRA; MoRA has --scale");
   refuse(!is_mora(o), "--scale", "MoRA; LoRA has --alpha");
   refuse(is_full(o), "--rank", "adapters");
-  refuse(is_full(o), "--dropout", "adapters");
+  const bool additive = !is_full(o) && o.method != "dora" && o.method != "hira";
+  refuse(!additive, "--dropout", "LoRA, MiSS and MoRA");
   refuse(o.schedule != "cosine", "--minimum", "the cosine");
   refuse(!o.evaluation, "--evaluate-every", "--evaluate");
   refuse(!o.run, "--every", "--run");

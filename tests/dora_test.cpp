@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <mora/mora.hpp>
 
 #include "support/compare.hpp"
@@ -138,6 +139,79 @@ TEST(Dora, RefusesAMagnitudeOfAnotherShape) {
   EXPECT_TRUE(throws<mora::ShapeError>({"in_features", "7", "6"}, [&] {
     Dora(mora::FrozenLinear<double>(random.matrix<double>(4, 7)), lora);
   }));
+}
+
+// More tokens than a tile without training, of which the last would be one row.
+TEST(Dora, HasTheSameBitsInTiles) {
+  Random random(9);
+  const mora::FrozenLinear<float> frozen(random.matrix<float>(4096, 16));
+  mora::DoraLinear<float> layer(frozen, {.direction = {.rank = 2}}, random.generator());
+  for (const Index tokens : {257, 300, 513}) {
+    const Matrix<float> x = random.matrix<float>(tokens, 16);
+    EXPECT_TRUE(same_bits(layer.forward(x), frozen.forward(x))) << tokens;
+  }
+  layer.visit_parameters([&](std::string_view, auto& p) {
+    p.value += random.matrix<float>(p.value.rows(), p.value.cols(), 0.5);
+  });
+  mora::DoraLinear<float>::Saved saved;
+  for (const Index tokens : {257, 300, 513}) {
+    const Matrix<float> x = random.matrix<float>(tokens, 16);
+    EXPECT_TRUE(same_bits(layer.forward(x), layer.forward(x, saved))) << tokens;
+  }
+}
+
+// A weight of more than one tile, against dense formulas.
+TEST(Hira, IsTheDenseFormulaInTiles) {
+  Random random(10);
+  const Index in = 1100;
+  const Index out = 1000;
+  const Matrix<double> w = random.matrix<double>(out, in);
+  mora::HiraLinear<double> layer(w, {.rank = 2}, random.generator());
+  randomise(layer, random);
+  const Matrix<double> x = random.matrix<double>(3, in);
+  const Matrix<double> g = random.matrix<double>(3, out);
+  const Matrix<double> a = layer.adapter().a().value;
+  const Matrix<double> b = layer.adapter().b().value;
+  const Matrix<double> all = w.array() * (1.0 + Matrix<double>(b * a).array());
+  mora::HiraLinear<double>::Saved saved;
+  EXPECT_TRUE(near(layer.forward(x, saved), Matrix<double>(x * all.transpose())));
+  EXPECT_TRUE(near(layer.backward(g, saved), Matrix<double>(g * all)));
+  const Matrix<double> weighted = w.array() * Matrix<double>(g.transpose() * x).array();
+  EXPECT_TRUE(near(layer.adapter().b().gradient, Matrix<double>(weighted * a.transpose())));
+  EXPECT_TRUE(near(layer.adapter().a().gradient, Matrix<double>(b.transpose() * weighted)));
+  // As a merge of any number of rows at a time does it.
+  const mora::AnyAdapter<double> any(layer.adapter());
+  Matrix<double> merged = w;
+  any.row_merge()->merge_rows(0, mora::detail::map_of(merged));
+  EXPECT_TRUE(near(merged, all));
+}
+
+// Whatever rows stand beside it.
+TEST(Hira, LeavesRowsAloneThatItDoesNotChange) {
+  Random random(11);
+  Matrix<double> w = random.matrix<double>(4, 5);
+  w(2, 3) = std::numeric_limits<double>::infinity();
+  mora::HiraLinear<double> layer(w, {.rank = 2}, random.generator());
+  randomise(layer, random);
+  layer.adapter().b().value.row(2).setZero();
+  Matrix<double> merged = w;
+  const auto plan = layer.adapter().plan_merge();
+  layer.adapter().merge_rows(plan, 0, mora::detail::map_of(merged));
+  EXPECT_TRUE(same_bits(Matrix<double>(merged.row(2)), Matrix<double>(w.row(2))));
+  const Matrix<double> x = Matrix<double>::Ones(2, 5);
+  EXPECT_TRUE(same_bits(Matrix<double>(layer.forward(x).col(2)),
+                        Matrix<double>(layer.base().forward(x).col(2))));
+}
+
+TEST(AsyLora, RefusesResultsOverA) {
+  Random random(12);
+  mora::LoraLinear<double> layer(random.matrix<double>(4, 4),
+                                 {.rank = 4, .init = mora::LoraInit::orthonormal, .train_a = false},
+                                 random.generator());
+  const Matrix<double> x = random.matrix<double>(4, 4);
+  Matrix<double>& a = layer.adapter().a().value;
+  EXPECT_TRUE(throws<mora::ArgumentError>({"result", "overlaps"}, [&] { layer.forward(x, a); }));
+  EXPECT_TRUE(throws<mora::ArgumentError>({"overlaps"}, [&] { layer.merge_into(a); }));
 }
 
 TEST(AsyLora, TrainsBAloneOverOrthonormalRows) {

@@ -85,7 +85,9 @@ expect(0 "step 8 of 8" finetune "${out}/full" "${out}/tokens.u16" "${out}/tokens
        uint16 --targets q_proj,v_proj --method lora)
 expect(1 "expected lora, rslora, asylora, dora, hira, miss, full or an operator, found lokr" ${run}
        "${out}/x" --method lokr)
-expect(1 "dropout: expected 0" ${run} "${out}/x" ${short} --method dora --dropout 0.1)
+foreach(method IN ITEMS dora hira)
+  expect(1 "--dropout is for" ${run} "${out}/x" --method ${method} --dropout 0.1)
+endforeach()
 expect(1 "--merged: expected another folder" ${run} "${out}/x" --merged "${out}/./x")
 file(MAKE_DIRECTORY "${out}/x")
 expect(1 "--run: expected another folder" ${run} "${out}/x" --run "${out}/x/")
@@ -116,8 +118,10 @@ expect(1 "nowhere" finetune "${out}/nowhere" "${out}/text.txt" "${out}/x")
 
 # The adapter on its base says what the merged model says.
 expect(0 "[^\n]*\n" generate "${out}/full" "2 + 2 = " --most 5)
-expect_same_tokens("${out}/merged_dora|1 50 50|--most|12"
-                   "${model}|--adapter|${out}/dora|--seed|5|1 50 50|--most|12")
+foreach(method IN ITEMS dora hira miss asylora)
+  expect_same_tokens("${out}/merged_${method}|1 50 50|--most|12"
+                     "${model}|--adapter|${out}/${method}|--seed|5|1 50 50|--most|12")
+endforeach()
 expect_same_tokens("${out}/merged_lora|1 50 50|--most|12"
                    "${model}|--adapter|${out}/lora|--seed|5|1 50 50|--most|12")
 expect(1 "--keep-small is for a folder" ${run} "${out}/x" --keep-small)

@@ -39,7 +39,7 @@ template <class A>
   return AnyAdapter<double>(std::move(adapter));
 }
 
-/// LoRA, two kinds of MoRA and a whole norm.
+/// LoRA, two kinds of MoRA, DoRA, HiRA, MiSS and a whole norm.
 [[nodiscard]] std::vector<NamedAdapter<double>> some_adapters(const mora::LlamaConfig& config,
                                                               double deviation = 0.1) {
   Random random(3);
@@ -58,6 +58,19 @@ template <class A>
                       filled(mora::MoraAdapter<double, mora::RandomSharing>(
                                  config.intermediate_size, hidden, {.rank = 2, .scale = 0.5}),
                              random, deviation)});
+  adapters.push_back({"model.layers.1.self_attn.q_proj",
+                      AnyAdapter<double>(mora::DoraAdapter<mora::LoraAdapter<double>>(
+                          {random.matrix<double>(2, hidden, deviation),
+                           random.matrix<double>(query, 2, deviation),
+                           {.rank = 2}},
+                          Matrix<double>::Constant(1, query, 1.0 + deviation)))});
+  adapters.push_back(
+      {"model.layers.1.self_attn.o_proj",
+       AnyAdapter<double>(mora::HiraAdapter<double>(random.matrix<double>(2, query, deviation),
+                                                    random.matrix<double>(hidden, 2, deviation)))});
+  adapters.push_back({"model.layers.1.mlp.up_proj",
+                      AnyAdapter<double>(mora::MissAdapter<double>(
+                          hidden, random.matrix<double>(3, config.intermediate_size, deviation)))});
   adapters.push_back(
       {"model.norm", AnyAdapter<double>(mora::FullAdapter<double>(mora::FrozenLinear<double>(
                          Matrix<double>(Matrix<double>::Constant(1, hidden, 0.75)))))});

@@ -210,6 +210,9 @@ TEST_F(PeftFolders, DoraHasAVectorOfAllLengths) {
 TEST_F(PeftFolders, DoraHasNoDropout) {
   copy("dora");
   change_config([](Json& json) { json["lora_dropout"] = 0.05; });
+  const auto warnings = open().warnings();
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find("'lora_dropout' is left out"), std::string::npos) << warnings[0];
   for (const auto& each : open().adapters<float>(layers_)) {
     EXPECT_FALSE(each.adapter.additive());
     EXPECT_EQ(each.dropout, 0.0);
@@ -230,6 +233,8 @@ TEST_F(PeftFolders, HiraAndMissFitTheirLayersOrAreRefused) {
   copy("miss");
   change_config([](Json& json) { json["r"] = 4; });
   EXPECT_TRUE(is_refused({"miss_block': expected 4 rows", "found 5"}));
+  change_config([](Json& json) { json["rank_pattern"] = {{"k_proj", 5}}; });
+  EXPECT_TRUE(is_refused({"'rank_pattern': expected none, as MiSS has one rank"}));
 }
 
 TEST_F(PeftFolders, Case128TensorsThatBelongToNothing) {

@@ -33,8 +33,8 @@ def main():
         subprocess.run([program, fixtures, written], check=True)
         for theirs in sorted((fixtures / "peft_folders").iterdir()):
             ours = pathlib.Path(written) / theirs.name
-            name = peft.LoraConfig.from_pretrained(theirs).base_model_name_or_path
-            assert peft.LoraConfig.from_pretrained(ours).base_model_name_or_path == name
+            name = peft.PeftConfig.from_pretrained(theirs).base_model_name_or_path
+            assert peft.PeftConfig.from_pretrained(ours).base_model_name_or_path == name
             base = fixtures / "llama_folders" / name
             if not torch.equal(logits(base, ours), logits(base, theirs)):
                 sys.exit(f"{theirs.name}: PEFT computes other logits")

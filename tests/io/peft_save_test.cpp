@@ -106,6 +106,26 @@ TEST_F(PeftSave, KeepsEveryBitOfSettingsThatDiffer) {
   EXPECT_EQ(config()["rank_pattern"].dump(), R"({"c.b.a":1,"b.a":3,"a":2})");
 }
 
+// PEFT's HiRA and MiSS do not have the key that brings a tied head.
+TEST_F(PeftSave, NamesBothTiedModulesWhereThereIsNoKey) {
+  Random random(4);
+  mora::save_peft<float>({{"x.q", AnyAdapter<float>(mora::HiraAdapter<float>(
+                                      random.matrix<float>(2, 5), random.matrix<float>(7, 2)))},
+                          {"model.embed_tokens", full_adapter()}},
+                         target_.where(), {.tied_head = true});
+  EXPECT_EQ(config()["modules_to_save"], Json({"model.embed_tokens", "lm_head"}));
+  EXPECT_FALSE(config().contains("ensure_weight_tying"));
+  EXPECT_EQ(mora::PeftFolder(target_.where()).modules(),
+            (std::vector<std::string>{"lm_head", "model.embed_tokens", "x.q"}));
+}
+
+TEST_F(PeftSave, HasMissOfNoMoreThanTheInputs) {
+  Random random(5);
+  EXPECT_TRUE(
+      refuses({{"x.q", AnyAdapter<float>(mora::MissAdapter<float>(5, random.matrix<float>(6, 7)))}},
+              {"x.q", "in_features, 5, found 6"}));
+}
+
 TEST_F(PeftSave, RefusesWhatOneFolderCannotSay) {
   EXPECT_TRUE(refuses({}, {"expected an adapter, found none"}));
   EXPECT_TRUE(refuses({{"a", full_adapter()}}, {"expected an adapter, found none"}));

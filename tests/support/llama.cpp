@@ -20,6 +20,13 @@ void attach(Llama<T>& model, const std::string& name, Kind kind, const Targets& 
     case Kind::lora: return with(mora::LoraSettings{.rank = 2, .alpha = 3.0});
     case Kind::rotation: return with(mora::MoraSettings<>{.rank = 2, .scale = 0.75});
     case Kind::sharing: return with(mora::MoraSettings<mora::Sharing>{.rank = 2, .scale = 0.75});
+    case Kind::dora:
+      return with(mora::DoraSettings<mora::LoraSettings>{.direction = {.rank = 2, .alpha = 3.0}});
+    case Kind::hira: return with(mora::HiraSettings{.rank = 2});
+    case Kind::miss: return with(mora::MissSettings{.rank = 3});
+    case Kind::asylora:
+      return with(mora::LoraSettings{
+          .rank = 2, .alpha = 3.0, .init = mora::LoraInit::orthonormal, .train_a = false});
     case Kind::full: return with(mora::FullSettings());
   }
 }

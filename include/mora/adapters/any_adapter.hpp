@@ -85,8 +85,7 @@ class AnyAdapter {
   }
   /// Adds to the parameters' gradients, and to dx [tokens, in] unless that is null; x may be empty
   /// unless saves_input(). Throws StateError also for what an adapter of another type saved.
-  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
-                    MutableMap<T>* dx) {
+  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, Saved& saved, MutableMap<T>* dx) {
     self().add_backward(x, dy, saved, dx);
   }
   /// The same with the frozen layer's part, for any adapter.
@@ -95,7 +94,7 @@ class AnyAdapter {
     self().add_forward(base, x, y, saved);
   }
   void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
-                    const Saved& saved, MutableMap<T>* dx) {
+                    Saved& saved, MutableMap<T>* dx) {
     self().add_backward(base, x, dy, saved, dx);
   }
 
@@ -120,12 +119,12 @@ class AnyAdapter {
     virtual void require_shapes() const = 0;
     virtual void list_parameters(std::vector<Named>& list) = 0;
     virtual void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer*) const = 0;
-    virtual void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved&,
+    virtual void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, Saved&,
                               MutableMap<T>* dx) = 0;
     virtual void add_forward(const FrozenLinear<T>&, const ConstMap<T>& x, MutableMap<T> y,
                              SavedPointer*) const = 0;
     virtual void add_backward(const FrozenLinear<T>&, const ConstMap<T>& x, const ConstMap<T>& dy,
-                              const Saved&, MutableMap<T>* dx) = 0;
+                              Saved&, MutableMap<T>* dx) = 0;
     [[nodiscard]] virtual FrozenLinear<T> merged(const FrozenLinear<T>&) const = 0;
     [[nodiscard]] virtual std::unique_ptr<const RowMerge> row_merge() const = 0;
     [[nodiscard]] virtual Matrix<T> update(const FrozenLinear<T>&) const = 0;
@@ -174,7 +173,7 @@ class AnyAdapter {
         throw StateError("adapter: it computes whole layers, not a part to add");
       }
     }
-    void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
+    void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, Saved& saved,
                       MutableMap<T>* dx) override {
       if constexpr (A::additive) {
         adapter.require_shapes();
@@ -189,7 +188,7 @@ class AnyAdapter {
       forward(x, y, saved, [&](auto* own) { detail::add_forward_layer(adapter, base, x, y, own); });
     }
     void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
-                      const Saved& saved, MutableMap<T>* dx) override {
+                      Saved& saved, MutableMap<T>* dx) override {
       detail::require_fits(adapter, base);
       detail::add_backward_layer(adapter, base, x, dy, checked(x, dy, saved, dx), dx);
     }
@@ -222,9 +221,9 @@ class AnyAdapter {
       own.tokens = x.rows();
     }
     /// What this adapter has saved, once it is known to fit with all else.
-    const typename A::Saved& checked(const ConstMap<T>& x, const ConstMap<T>& dy,
-                                     const Saved& saved, const MutableMap<T>* dx) {
-      const auto* const own = dynamic_cast<const SavedOf*>(&saved);
+    typename A::Saved& checked(const ConstMap<T>& x, const ConstMap<T>& dy, Saved& saved,
+                               const MutableMap<T>* dx) {
+      auto* const own = dynamic_cast<SavedOf*>(&saved);
       if (!own) throw StateError("backward: what was saved is another adapter's");
       detail::require_size("backward, rows of dy (tokens)", own->tokens, dy.rows());
       detail::require_size("backward, columns of dy (out_features)", adapter.out_features(),

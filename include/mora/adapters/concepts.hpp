@@ -53,6 +53,7 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 ///     is null. Thread-safe.
 ///   - `add_backward(x, dy, saved, dx)`: adds to the parameters' gradients, and to dx [tokens, in]
 ///     unless that is null. x is empty unless saves_input.
+///   `saved` may serve as working memory.
 /// - One that is not additive computes the whole layer.
 ///   - `add_forward(base, x, y, saved)`: y [tokens, out] += the layer's output, bias included.
 ///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
@@ -73,6 +74,8 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 /// - `require_saved(saved)`: throws when `saved` cannot be this adapter's. Called before a backward
 ///   pass changes anything. May be missing.
 /// - `require_shapes()`: throws ShapeError when a parameter was given another shape.
+/// - `require_disjoint(what, result)`: throws ArgumentError for a result that overlaps what the
+///   adapter reads beside its parameters. May be missing.
 /// - `require_base(base)`: throws ShapeError for a frozen layer of its size that does not fit it
 ///   all the same. May be missing.
 /// - `visit_parameters(f)`: see Module.
@@ -121,7 +124,7 @@ void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const Cons
 /// Adds to the parameters' gradients, and to dx unless it is null.
 template <Adapter A, class T>
 void add_backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
-                        const ConstMap<T>& dy, const typename A::Saved& saved, MutableMap<T>* dx) {
+                        const ConstMap<T>& dy, typename A::Saved& saved, MutableMap<T>* dx) {
   if constexpr (A::additive) {
     if (dx) add_frozen_backward(base, dy, *dx);
     adapter.add_backward(x, dy, saved, dx);

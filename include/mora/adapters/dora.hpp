@@ -68,6 +68,19 @@ template <class T>
 
 }  // namespace detail
 
+namespace detail {
+
+template <class A>
+concept MadeWithoutNumbers = std::constructible_from < A,
+        const FrozenLinear<typename A::Scalar>
+&, const typename A::Settings& > ;
+template <class A, class G>
+concept MadeWithNumbers = std::constructible_from < A,
+        const FrozenLinear<typename A::Scalar>
+&, const typename A::Settings&, G& > ;
+
+}  // namespace detail
+
 /// Settings of a DoRA adapter: those of the adapter that moves the directions.
 template <class Settings>
 struct DoraSettings {
@@ -93,25 +106,22 @@ requires(bool(A::additive)) class DoraAdapter {
   using MergePlan = decltype(std::declval<const A&>().plan_merge());
   struct Saved {
     typename A::Saved direction;
-    detail::Buffer<T> output;          // (W + Delta W) x [tokens, out]
-    detail::Buffer<T> norms;           // n [1, out]
-    detail::Buffer<T> ratios;          // m / n [1, out]
-    mutable detail::Buffer<T> scaled;  // for the backward pass: m / n dy
+    detail::Buffer<T> output;  // (W + Delta W) x [tokens, out]
+    detail::Buffer<T> norms;   // n [1, out]
+    detail::Buffer<T> ratios;  // m / n [1, out]
+    detail::Buffer<T> scaled;  // for the backward pass: m / n dy
   };
   static constexpr bool saves_input = A::saves_input;
   static constexpr bool additive = false;
 
   /// Throws as A's constructor.
   explicit DoraAdapter(const FrozenLinear<T>& base,
-                       const Settings& settings = {}) requires std::constructible_from < A,
-      const FrozenLinear<T>
-  &, const typename A::Settings& > : DoraAdapter(base, A(base, settings.direction)) {}
+                       const Settings& settings = {}) requires detail::MadeWithoutNumbers<A>
+      : DoraAdapter(base, A(base, settings.direction)) {}
   template <Generator64 G>
-      DoraAdapter(const FrozenLinear<T>& base, const Settings& settings,
-                  G& generator) requires std::constructible_from < A,
-      const FrozenLinear<T>
-  &, const typename A::Settings&,
-      G& > : DoraAdapter(base, A(base, settings.direction, generator)) {}
+  DoraAdapter(const FrozenLinear<T>& base, const Settings& settings,
+              G& generator) requires detail::MadeWithNumbers<A, G>
+      : DoraAdapter(base, A(base, settings.direction, generator)) {}
   /// Around an adapter that exists already, with the lengths that its rows have: nothing changes
   /// yet. Throws ShapeError unless it fits.
   DoraAdapter(const FrozenLinear<T>& base, A direction) : direction_(std::move(direction)) {
@@ -158,6 +168,11 @@ requires(bool(A::additive)) class DoraAdapter {
     detail::require_size("magnitude, columns (out_features)", out_features(),
                          magnitude_.value.cols());
   }
+  void require_disjoint(const char* what, const ConstMap<T>& result) const {
+    if constexpr (requires { direction_.require_disjoint(what, result); }) {
+      direction_.require_disjoint(what, result);
+    }
+  }
   void require_base(const FrozenLinear<T>& base) const {
     if constexpr (requires { direction_.require_base(base); }) direction_.require_base(base);
   }
@@ -178,7 +193,7 @@ requires(bool(A::additive)) class DoraAdapter {
       add_tile(base, ratios, x, y, saved->output.shape(x.rows(), out), &saved->direction);
       return;
     }
-    detail::for_each_tile(x.rows(), out, [&](Index first, Index count) {
+    for_each_tile(x.rows(), [&](Index first, Index count) {
       add_tile(base, ratios, detail::rows_of(x, first, count), detail::rows_of(y, first, count),
                detail::scratch<T, detail::LayerTile>(count, out), nullptr);
     });
@@ -192,13 +207,13 @@ requires(bool(A::additive)) class DoraAdapter {
     }
   }
   void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
-                    const Saved& saved, MutableMap<T>* dx) {
+                    Saved& saved, MutableMap<T>* dx) {
     require_saved(saved);
     T* const dm = detail::gradient_of(magnitude_).data();
     const Index out = out_features();
     MutableMap<T> scaled = saved.scaled.map();
     const T* const ratios = saved.ratios.data();
-    for_each_token(dy.rows(), [&](Index t) {
+    detail::for_each_row(dy.rows(), out, [&](Index t) {
       const T* const from = dy.data() + t * dy.outerStride();
       T* const to = scaled.data() + t * out;
       for (Index o = 0; o < out; ++o) to[o] = ratios[o] * from[o];
@@ -237,12 +252,18 @@ requires(bool(A::additive)) class DoraAdapter {
  private:
   static constexpr Index outputs_a_piece = 256;
 
+  /// Tiles of tokens whose products have the bits of all at once: of whole register blocks, and
+  /// none of one row, for which the product is another kernel's.
   template <class F>
-  void for_each_token(Index tokens, const F& f) const {
-    const Index piece = std::max<Index>(1, (Index{1} << 16) / out_features());
-    detail::parallel_pieces(tokens, piece, [&](Index first, Index count) {
-      for (Index t = first; t < first + count; ++t) f(t);
-    });
+  void for_each_tile(Index tokens, const F& f) const {
+    constexpr Index block = 8;
+    const Index tile = std::max(block, detail::scratch_tile / out_features() / block * block);
+    for (Index first = 0; first < tokens;) {
+      const Index rest = tokens - first;
+      const Index count = rest <= tile + 1 ? rest : tile;
+      f(first, count);
+      first += count;
+    }
   }
 
   /// y += the layer's output; z becomes it without lengths and bias. Where a ratio is 1, as those
@@ -254,7 +275,7 @@ requires(bool(A::additive)) class DoraAdapter {
     direction_.add_forward(x, z, saved);
     const bool has_bias = base.bias().size() != 0;
     const Index out = out_features();
-    for_each_token(x.rows(), [&](Index t) {
+    detail::for_each_row(x.rows(), out, [&](Index t) {
       T* const from = z.data() + t * z.outerStride();
       T* const to = y.data() + t * y.outerStride();
       for (Index o = 0; o < out; ++o) {

@@ -17,7 +17,9 @@ namespace mora::inline MORA_ABI {
 namespace detail {
 
 // What the scratch memory of a HiRA adapter is for.
+struct PassPlan;
 struct FactorRows;
+struct UpdateTile;
 struct WeightGradient;
 struct GradientRows;
 
@@ -88,7 +90,7 @@ class HiraAdapter {
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                    Saved*) const {
     detail::add_frozen_forward(base, x, y);
-    const auto& plan = detail::kept_plan<detail::WeightGradient>(*this);
+    const auto& plan = detail::kept_plan<detail::PassPlan>(*this);
     if (plan.finite && plan.zero) return;
     for_each_update(plan, base, [&](Index first, const ConstMap<T>& rows) {
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
@@ -103,7 +105,7 @@ class HiraAdapter {
     const Index in = in_features();
     const Index rank = factors_.settings().rank;
     // All memory first: running out of it must not leave a gradient of some rows.
-    const auto& plan = detail::kept_plan<detail::WeightGradient>(*this);
+    const auto& plan = detail::kept_plan<detail::PassPlan>(*this);
     for_each_chunk([&](Index, Index count) {
       (void)detail::scratch<T, detail::WeightGradient>(count, in);
       (void)detail::scratch<T, detail::GradientRows>(count, in);
@@ -144,9 +146,8 @@ class HiraAdapter {
     const Index chunk = detail::weight_chunk(in_features());
     for (Index start = 0; start < rows.rows(); start += chunk) {
       const Index count = std::min(chunk, rows.rows() - start);
-      if (is_zero(plan, first + start, count)) continue;
-      MutableMap<T> part = detail::rows_of(rows, start, count);
-      part.array() += part.array() * factor_rows(plan, first + start, count).array();
+      detail::rows_of(rows, start, count).array() *=
+          T(1) + factor_rows(plan, first + start, count).array();
     }
   }
   void reserve_merge() const {
@@ -162,9 +163,9 @@ class HiraAdapter {
     return {std::move(a), std::move(b), {.rank = rank, .alpha = static_cast<double>(rank)}};
   }
 
-  /// Whether rows of B A are zero, so that those of W stay, infinite numbers among them.
-  [[nodiscard]] bool is_zero(const MergePlan& plan, Index first, Index count) const {
-    return plan.finite && (plan.zero || (b().value.middleRows(first, count).array() == T(0)).all());
+  /// Whether a row of B A is zero, so that W's stays, infinite numbers among it.
+  [[nodiscard]] bool is_zero(const MergePlan& plan, Index row) const {
+    return plan.finite && (plan.zero || (b().value.row(row).array() == T(0)).all());
   }
   /// Rows of B A, in this thread's working memory.
   [[nodiscard]] MutableMap<T> factor_rows(const MergePlan& plan, Index first, Index count) const {
@@ -183,18 +184,21 @@ class HiraAdapter {
   template <class F>
   void for_each_update(const MergePlan& plan, const FrozenLinear<T>& base, const F& f) const {
     for_each_chunk([&](Index first, Index count) {
-      MutableMap<T> tile = detail::scratch<T, detail::WeightGradient>(count, in_features());
+      MutableMap<T> tile = detail::scratch<T, detail::UpdateTile>(count, in_features());
+      const auto make_rows = [&](Index row, Index number) {
+        MutableMap<T> rows = detail::rows_of(tile, row, number);
+        detail::FrozenAccess::read_rows(base, first + row, rows);
+        const MutableMap<T> factors = factor_rows(plan, first + row, number);
+        for (Index r = 0; r < number; ++r) {
+          if (is_zero(plan, first + row + r)) {
+            rows.row(r).setZero();
+          } else {
+            rows.row(r).array() *= factors.row(r).array();
+          }
+        }
+      };
       detail::parallel_pieces(
-          count, detail::weight_chunk(in_features()), [&] { reserve_merge(); },
-          [&](Index row, Index number) {
-            MutableMap<T> rows = detail::rows_of(tile, row, number);
-            if (is_zero(plan, first + row, number)) {
-              rows.setZero();
-              return;
-            }
-            detail::FrozenAccess::read_rows(base, first + row, rows);
-            rows.array() *= factor_rows(plan, first + row, number).array();
-          });
+          count, detail::weight_chunk(in_features()), [&] { reserve_merge(); }, make_rows);
       f(first, detail::as_const(tile));
     });
   }

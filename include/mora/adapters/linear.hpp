@@ -53,9 +53,9 @@ class AdaptedLinear {
   using Settings = typename A::Settings;
   using Output = MutableView<Scalar>;
 
-  /// What a training forward pass keeps for the backward pass: for LoRA and full fine-tuning x, for
-  /// MoRA C(x) alone. Make one for each layer and keep it: its memory is reused. A backward pass
-  /// uses it up, so that no gradient is counted twice.
+  /// What a training forward pass keeps for the backward pass: for LoRA, HiRA and full fine-tuning
+  /// x, for MoRA and MiSS the compressed x alone. Make one for each layer and keep it: its memory
+  /// is reused. A backward pass uses it up, so that no gradient is counted twice.
   class Saved {
    public:
     Saved() = default;
@@ -198,7 +198,7 @@ class AdaptedLinear {
   /// (Lialin et al. 2023, arXiv 2307.05695) and ReMoRA (MoRA's paper, section 3.3). What others
   /// share stays untouched. Throws as merge() does, StateError while merged, ShapeError where
   /// `fresh` does not fit; nothing has changed then. Cost: a merge.
-  void restart(A fresh) {
+  void restart(A fresh) requires(bool(A::additive)) {
     require_trainable("restart");
     require_usable();
     detail::require_fits(fresh, base_);
@@ -280,6 +280,9 @@ class AdaptedLinear {
   }
 
   void require_disjoint_from_parameters(const char* call, const MutableMap<Scalar>& target) const {
+    if constexpr (requires { adapter_.require_disjoint(call, detail::as_const(target)); }) {
+      adapter_.require_disjoint(call, detail::as_const(target));
+    }
     adapter_.visit_parameters([&](std::string_view, const auto& parameter) {
       detail::require_disjoint(call, detail::as_const(target), detail::map_of(parameter.value));
       detail::require_disjoint(call, detail::as_const(target), detail::map_of(parameter.gradient));

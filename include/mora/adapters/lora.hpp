@@ -153,6 +153,11 @@ class LoraAdapter {
     detail::require_size("B, columns (rank)", rank(), b_.value.cols());
   }
 
+  /// That a result does not lie over A, which may be no parameter.
+  void require_disjoint(const char* what, const ConstMap<T>& result) const {
+    detail::require_disjoint(what, result, detail::map_of(a_.value));
+  }
+
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) saved->low_rank.shape(x.rows(), rank());
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "mora/adapters/concepts.hpp"
 #include "mora/core/elementwise.hpp"
@@ -23,18 +24,16 @@ namespace mora::inline MORA_ABI::detail {
 struct TrialRows;
 
 /// The plan of a merge, in memory that this thread keeps for the next call with the same `Purpose`,
-/// as scratch memory is.
+/// as scratch memory is: at most a tile, or the adapter's thin factor.
 template <class Purpose, class A>
 [[nodiscard]] const auto& kept_plan(const A& adapter) {
   using Plan = decltype(adapter.plan_merge());
   if constexpr (requires(Plan & plan) { adapter.plan_merge(plan); }) {
-    thread_local Plan plan;
+    Plan& plan = kept<Plan, Purpose>();
     adapter.plan_merge(plan);
-    return plan;
+    return std::as_const(plan);
   } else {
-    thread_local std::optional<Plan> plan;
-    plan.emplace(adapter.plan_merge());
-    return *plan;
+    return kept<std::optional<Plan>, Purpose>().emplace(adapter.plan_merge());
   }
 }
 

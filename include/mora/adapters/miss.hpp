@@ -103,7 +103,7 @@ class MissAdapter {
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->sums.map(), first, count)
                               : detail::scratch<T, detail::GroupSums>(count, rank());
-      for_each_token(count, [&](Index t) {
+      detail::for_each_row(count, in_features(), [&](Index t) {
         groups_.sum(detail::row_span(x, first + t), detail::row_span(z, t));
       });
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
@@ -128,7 +128,7 @@ class MissAdapter {
         g.setZero();
         detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
             g, T(1), detail::rows_of(dy, first, count), detail::map_of(std::as_const(d_.value)));
-        for_each_token(count, [&](Index t) {
+        detail::for_each_row(count, in_features(), [&](Index t) {
           groups_.add_spread(detail::row_span(detail::as_const(g), t),
                              detail::row_span(*dx, first + t));
         });
@@ -166,14 +166,6 @@ class MissAdapter {
     return {in, settings.rank};
   }
   [[nodiscard]] Index rank() const { return groups_.groups(); }
-
-  template <class F>
-  void for_each_token(Index tokens, const F& f) const {
-    const Index piece = std::max<Index>(1, (Index{1} << 16) / in_features());
-    detail::parallel_pieces(tokens, piece, [&](Index first, Index count) {
-      for (Index t = first; t < first + count; ++t) f(t);
-    });
-  }
 
   StridedGroups groups_;
   Parameter<T> d_;

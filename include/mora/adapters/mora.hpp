@@ -141,7 +141,7 @@ class MoraAdapter {
       product.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
           blocks_of(product), scale(), detail::as_const(blocks_of(z)), m());
-      for_each_token(count, out_features(), [&](Index i) {
+      detail::for_each_row(count, out_features(), [&](Index i) {
         pair_.decompress.add(detail::row_span(detail::as_const(product), i),
                              detail::row_span(detail::rows_of(y, first, count), i));
       });
@@ -166,7 +166,7 @@ class MoraAdapter {
     });
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
-      for_each_token(count, out_features(), [&](Index i) {
+      detail::for_each_row(count, out_features(), [&](Index i) {
         pair_.decompress.apply_adjoint(detail::row_span(detail::rows_of(dy, first, count), i),
                                        detail::row_span(g, i));
       });
@@ -178,7 +178,7 @@ class MoraAdapter {
       product.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
           blocks_of(product), scale(), detail::as_const(blocks_of(g)), m());
-      for_each_token(count, in_features(), [&](Index i) {
+      detail::for_each_row(count, in_features(), [&](Index i) {
         pair_.compress.add_adjoint(detail::row_span(detail::as_const(product), i),
                                    detail::row_span(detail::rows_of(*dx, first, count), i));
       });
@@ -252,17 +252,8 @@ class MoraAdapter {
   }
 
   void compress(const ConstMap<T>& x, MutableMap<T>& z) const {
-    for_each_token(x.rows(), in_features(), [&](Index i) {
+    detail::for_each_row(x.rows(), in_features(), [&](Index i) {
       pair_.compress.apply(detail::row_span(x, i), detail::row_span(z, i));
-    });
-  }
-
-  /// All threads, when there is work for them.
-  template <class F>
-  static void for_each_token(Index tokens, Index features, const F& f) {
-    const Index piece = std::max<Index>(1, (Index{1} << 16) / std::max<Index>(features, 1));
-    detail::parallel_pieces(tokens, piece, [&](Index first, Index count) {
-      for (Index i = first; i < first + count; ++i) f(i);
     });
   }
 

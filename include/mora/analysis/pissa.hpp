@@ -76,7 +76,9 @@ template <Real T, Generator64 G>
     left.setZero();
     detail::FrozenAccess::add_product<detail::Operand::transposed>(
         base, detail::map_of(left), detail::map_of(std::as_const(right)));
-    if (!detail::all_finite(left)) throw NumericError("pissa: the weight is not finite");
+    if (!detail::all_finite(left)) {
+      throw NumericError("pissa: the weight, or a product with it, is not finite");
+    }
     left = detail::orthonormal_rows(left);
   };
   const auto to_right = [&] {

@@ -74,4 +74,13 @@ void parallel_pieces(Index size, Index piece, const Body& body) {
       size, piece, [] {}, body);
 }
 
+/// Calls `f(i)` for `rows` rows of `width` numbers, on all threads where there is work for them.
+template <class F>
+void for_each_row(Index rows, Index width, const F& f) {
+  const Index piece = std::max<Index>(1, (Index{1} << 16) / std::max<Index>(width, 1));
+  parallel_pieces(rows, piece, [&](Index first, Index count) {
+    for (Index i = first; i < first + count; ++i) f(i);
+  });
+}
+
 }  // namespace mora::inline MORA_ABI::detail

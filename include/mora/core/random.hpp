@@ -8,6 +8,7 @@
 #include <random>
 #include <utility>
 
+#include "mora/core/elementwise.hpp"
 #include "mora/core/matrix.hpp"
 
 /// \file
@@ -99,11 +100,14 @@ void fill_orthonormal_rows(Matrix<T>& matrix, G& generator) {
   }
   Matrix<double> rows(matrix.rows(), matrix.cols());
   fill_normal(rows, 1.0, generator);
+  const auto row_of = [&rows](Index i) { return rows.data() + i * rows.cols(); };
   for (Index i = 0; i < rows.rows(); ++i) {
     for (int pass = 0; pass < 2; ++pass) {
-      for (Index j = 0; j < i; ++j) rows.row(i) -= rows.row(i).dot(rows.row(j)) * rows.row(j);
+      for (Index j = 0; j < i; ++j) {
+        rows.row(i) -= detail::dot(row_of(i), row_of(j), rows.cols()) * rows.row(j);
+      }
     }
-    rows.row(i).normalize();
+    rows.row(i) /= std::sqrt(detail::dot(row_of(i), row_of(i), rows.cols()));
   }
   matrix = rows.cast<T>();
 }

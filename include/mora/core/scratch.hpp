@@ -29,6 +29,13 @@ template <class T, class Purpose>
   return {scratch<T, Purpose>(rows * cols), rows, cols, Eigen::OuterStride<>(cols)};
 }
 
+/// An object of this thread that is kept in the same way: for what has buffers of its own.
+template <class Object, class Purpose>
+[[nodiscard]] Object& kept() {
+  thread_local Object object;
+  return object;
+}
+
 /// Calls `f(first, count)` for tiles of [0, size), whose items take `width` numbers each.
 template <class F>
 void for_each_tile(Index size, Index width, const F& f) {

@@ -178,6 +178,9 @@ class PeftConfigReader {
     json_.refuse_null("r", "a whole number");
     config_.rank = rank(json_, "r").value_or(config_.rank);
     if (auto patterns = json_.object("rank_pattern")) {
+      if (config_.dialect == PeftDialect::miss && !patterns->keys().empty()) {
+        json_.fail("rank_pattern", "expected none, as MiSS has one rank");
+      }
       for (const std::string& key : pattern_keys(*patterns)) {
         config_.rank_pattern.push_back({without_end(key), *rank(*patterns, key)});
       }
@@ -311,6 +314,11 @@ class PeftConfigReader {
       config_.warnings.push_back(
           concat(start, "written by PEFT ", in_quotes(version->get<std::string>()), "; up to ",
                  peft_version_known[0], '.', peft_version_known[1], " all keys are known"));
+    }
+    const bool additive = !config_.dora && config_.dialect != PeftDialect::hira;
+    if (config_.dropout > 0.0 && !additive) {
+      config_.warnings.push_back(concat(start, "key '", peft_dropout_key(config_.dialect),
+                                        "' is left out: only additive adapters have dropout here"));
     }
     for (const std::string_view key : peft_ignored) (void)json_.find(key);
     std::string unknown;

@@ -12,10 +12,10 @@
 
 namespace mora::inline MORA_ABI {
 
-/// MoRA and LoRA adapters as plain LoRA of scale 1, which every reader of PEFT folders knows; what
-/// is stored whole (FullAdapter) stays. Without settings nothing is lost but rounding: rank r̂ for
-/// truncation and any sharing. Throws as low_rank does, naming the module, and ArgumentError for an
-/// adapter of a type of the caller's.
+/// Additive adapters (LoRA, MiSS, MoRA) as plain LoRA of scale 1, which every reader of PEFT
+/// folders knows; what is stored whole (FullAdapter) stays. Without settings nothing is lost but
+/// rounding: rank r̂ for truncation and any sharing. Throws as low_rank does, naming the module, and
+/// ArgumentError for an adapter of a type of the caller's.
 template <Real T>
 [[nodiscard]] AdapterExport<T> export_lora(const std::vector<NamedAdapter<T>>& adapters,
                                            const LowRankSettings& settings = {}) {

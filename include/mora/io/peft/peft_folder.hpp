@@ -64,9 +64,10 @@ class PeftFolder {
   }
 
   /// All adapters, for a model with these modules; what is stored whole is a FullAdapter. The
-  /// config's dropout is with those that can have it. Throws FormatError naming the tensor, with
-  /// both shapes, for a module that the model does not have or that has another shape, and where
-  /// one of two tied modules is stored whole without the other.
+  /// config's dropout is with those that can have it: not with DoRA and HiRA, which is a warning.
+  /// Throws FormatError naming the tensor, with both shapes, for a module that the model does not
+  /// have or that has another shape, and where one of two tied modules is stored whole without the
+  /// other.
   template <Real T>
   [[nodiscard]] std::vector<NamedAdapter<T>> adapters(std::span<const LayerShape> layers) const {
     std::map<std::string_view, const LayerShape*> shapes;
@@ -203,7 +204,15 @@ class PeftFolder {
         require(*module[detail::PeftRole::hira_b], {out, detail::rows_of(factor)});
         break;
       }
-      case PeftDialect::miss: require(*module[detail::PeftRole::miss], {rank, out}); break;
+      case PeftDialect::miss: {
+        const StoredTensor& block = *module[detail::PeftRole::miss];
+        require(block, {rank, out});
+        if (rank > in) {
+          detail::fail_tensor(block, "expected a rank of at most ", in, ", the inputs, found ",
+                              rank);
+        }
+        break;
+      }
       case PeftDialect::paper:
       case PeftDialect::mora: require_side(layer, matrix_of(module)); break;
     }
