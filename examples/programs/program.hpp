@@ -12,12 +12,19 @@
 #include <mora/io/llama/config_file.hpp>
 #include <mora/io/peft/peft_folder.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 /// \file
 /// What the programs about adapters share: exit codes, and how the modules of an adapter are found.
+
+// In programs/compiled_once.cpp.
+extern template std::vector<mora::NamedAdapter<float>> mora::PeftFolder::adapters<float>(
+    std::span<const mora::LayerShape>) const;
+extern template std::vector<mora::NamedAdapter<double>> mora::PeftFolder::adapters<double>(
+    std::span<const mora::LayerShape>) const;
 
 namespace programs {
 

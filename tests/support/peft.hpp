@@ -15,6 +15,12 @@
 #include "support/tensor_files.hpp"
 #include "support/throws.hpp"
 
+// Adapters of every kind, which take long to compile: once, in peft.cpp.
+extern template std::vector<mora::NamedAdapter<float>> mora::PeftFolder::adapters<float>(
+    std::span<const mora::LayerShape>) const;
+extern template std::vector<mora::NamedAdapter<double>> mora::PeftFolder::adapters<double>(
+    std::span<const mora::LayerShape>) const;
+
 namespace mora_tests {
 
 using Json = nlohmann::ordered_json;

@@ -11,7 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "mora/adapters/dora.hpp"
 #include "mora/adapters/full.hpp"
+#include "mora/adapters/hira.hpp"
+#include "mora/adapters/lora.hpp"
+#include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/io/peft/adapter_tensors.hpp"
