@@ -17,14 +17,8 @@
 namespace {
 
 [[nodiscard]] std::string kind_of(const mora::PeftConfig& config) {
-  switch (config.dialect) {
-    case mora::PeftDialect::lora: return config.dora ? "DoRA" : "LoRA";
-    case mora::PeftDialect::hira: return "HiRA";
-    case mora::PeftDialect::miss: return "MiSS";
-    case mora::PeftDialect::paper:
-    case mora::PeftDialect::mora: break;
-  }
-  return "MoRA " + std::string(mora::name_of(config.op));
+  const std::string method(config.method());
+  return method == "MoRA" ? method + ' ' + std::string(mora::name_of(config.op)) : method;
 }
 
 [[nodiscard]] mora::Index parameters_of(const mora::AnyAdapter<double>& adapter) {

@@ -6,6 +6,7 @@
 #include <mora/mora.hpp>
 
 #include "support/compare.hpp"
+#include "support/differences.hpp"
 #include "support/random.hpp"
 #include "support/throws.hpp"
 
@@ -47,18 +48,8 @@ void expect_gradients_hold_norms(Layer layer, Random& random) {
   (void)layer.forward(x, saved);
   (void)layer.backward(g, saved);
   layer.adapter().direction().visit_parameters([&](std::string_view name, auto& p) {
-    for (Index i = 0; i < p.value.size(); ++i) {
-      double& number = p.value.data()[i];
-      const double there = number;
-      number = there + difference_step;
-      const double above = loss();
-      number = there - difference_step;
-      const double below = loss();
-      number = there;
-      EXPECT_NEAR(p.gradient.data()[i], (above - below) / (2.0 * difference_step),
-                  difference_tolerance * 100.0)
-          << name << ' ' << i;
-    }
+    EXPECT_TRUE(near(p.gradient, differences(p.value, loss), {.relative = difference_tolerance}))
+        << name;
   });
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "support/differences.hpp"
 #include "support/layer_laws.hpp"
 
 /// \file
@@ -16,23 +17,6 @@ std::vector<Matrix<T>> gradients_of(AnyLayer<T>& layer) {
 template <class T>
 void zero_gradients_of(AnyLayer<T>& layer) {
   for (auto* p : layer.parameters()) p->gradient.setZero();
-}
-
-/// d loss / d numbers by central differences.
-template <class F>
-Matrix<double> differences(Matrix<double>& numbers, const F& loss) {
-  Matrix<double> result(numbers.rows(), numbers.cols());
-  for (Index i = 0; i < numbers.size(); ++i) {
-    double& number = numbers.data()[i];
-    const double there = number;
-    number = there + difference_step;
-    const double above = loss();
-    number = there - difference_step;
-    const double below = loss();
-    number = there;
-    result.data()[i] = (above - below) / (2.0 * difference_step);
-  }
-  return result;
 }
 
 TEST_P(LayerLaws, GradientsAreFiniteDifferences) {

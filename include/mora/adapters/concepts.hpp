@@ -98,6 +98,24 @@ concept Adapter = Module<A> && std::copyable<A> && Real<typename A::Scalar> &&
 
 namespace detail {
 
+/// It is made without random numbers.
+template <class A>
+concept StartsWithoutNumbers = requires(const FrozenLinear<typename A::Scalar>& base,
+                                        const typename A::Settings& settings) {
+  A(base, settings);
+};
+
+/// A fresh adapter, whether it starts with random numbers or not.
+template <class A, class G>
+[[nodiscard]] A fresh_adapter(const FrozenLinear<typename A::Scalar>& base,
+                              const typename A::Settings& settings, G& generator) {
+  if constexpr (requires { A(base, settings, generator); }) {
+    return A(base, settings, generator);
+  } else {
+    return A(base, settings);
+  }
+}
+
 /// Throws ShapeError unless the adapter fits the layer, as it may have been changed freely, and
 /// StateError for a layer that was moved from.
 template <Adapter A, class T>

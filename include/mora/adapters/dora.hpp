@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -68,19 +67,6 @@ template <class T>
 
 }  // namespace detail
 
-namespace detail {
-
-template <class A>
-concept MadeWithoutNumbers = std::constructible_from < A,
-        const FrozenLinear<typename A::Scalar>
-&, const typename A::Settings& > ;
-template <class A, class G>
-concept MadeWithNumbers = std::constructible_from < A,
-        const FrozenLinear<typename A::Scalar>
-&, const typename A::Settings&, G& > ;
-
-}  // namespace detail
-
 /// Settings of a DoRA adapter: those of the adapter that moves the directions.
 template <class Settings>
 struct DoraSettings {
@@ -94,9 +80,9 @@ struct DoraSettings {
 ///
 /// Gradients: the norm n counts as constant, as in the paper (section 4.3) and in PEFT. With g = m
 /// / n the adapter gets g dy in place of dy, dx = (g dy)(W + Delta W), dm = sum of dy (W + Delta W)
-/// x / n. Cost on top of both parts: a pass that merges W row by row to measure it, as much as a
-/// token or two and no memory of W's size; and 2 tokens * out numbers kept. Who serves such a
-/// layer merges it.
+/// x / n. Cost on top of both parts: in every forward pass one over W that merges it row by row to
+/// measure it, without memory of its size: over LoRA r tokens' work, over MoRA about one token's;
+/// and 2 tokens * out numbers kept. Who serves such a layer merges it.
 template <Adapter A>
 requires(bool(A::additive)) class DoraAdapter {
  public:
@@ -116,12 +102,11 @@ requires(bool(A::additive)) class DoraAdapter {
 
   /// Throws as A's constructor.
   explicit DoraAdapter(const FrozenLinear<T>& base,
-                       const Settings& settings = {}) requires detail::MadeWithoutNumbers<A>
+                       const Settings& settings = {}) requires detail::StartsWithoutNumbers<A>
       : DoraAdapter(base, A(base, settings.direction)) {}
   template <Generator64 G>
-  DoraAdapter(const FrozenLinear<T>& base, const Settings& settings,
-              G& generator) requires detail::MadeWithNumbers<A, G>
-      : DoraAdapter(base, A(base, settings.direction, generator)) {}
+  DoraAdapter(const FrozenLinear<T>& base, const Settings& settings, G& generator)
+      : DoraAdapter(base, detail::fresh_adapter<A>(base, settings.direction, generator)) {}
   /// Around an adapter that exists already, with the lengths that its rows have: nothing changes
   /// yet. Throws ShapeError unless it fits.
   DoraAdapter(const FrozenLinear<T>& base, A direction) : direction_(std::move(direction)) {

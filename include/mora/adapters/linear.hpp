@@ -19,16 +19,6 @@
 
 namespace mora::inline MORA_ABI {
 
-namespace detail {
-
-/// Adapters that are made without random numbers.
-template <class A>
-inline constexpr bool starts_without_numbers =
-    std::is_constructible_v<A, const FrozenLinear<typename A::Scalar>&,
-                            const typename A::Settings&>;
-
-}  // namespace detail
-
 /// What merge_into the frozen weight itself does where other handles share that.
 enum class SharedWeight {
   refuse,     ///< Throws StateError.
@@ -78,13 +68,13 @@ class AdaptedLinear {
   /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it
   /// in.
   explicit AdaptedLinear(FrozenLinear<Scalar> base,
-                         const Settings& settings = {}) requires detail::starts_without_numbers<A>
+                         const Settings& settings = {}) requires detail::StartsWithoutNumbers<A>
       : base_(std::move(base)), adapter_(base_, settings) {}
 
   /// The same for adapters that start with random numbers (LoRA's A).
   template <Generator64 G>
   AdaptedLinear(FrozenLinear<Scalar> base, const Settings& settings, G& generator)
-      : base_(std::move(base)), adapter_(make_adapter(base_, settings, generator)) {}
+      : base_(std::move(base)), adapter_(detail::fresh_adapter<A>(base_, settings, generator)) {}
 
   /// Around an adapter that exists already. Throws ShapeError unless it fits.
   AdaptedLinear(FrozenLinear<Scalar> base, A adapter)
@@ -251,15 +241,6 @@ class AdaptedLinear {
   }
 
  private:
-  template <class G>
-  static A make_adapter(const FrozenLinear<Scalar>& base, const Settings& settings, G& generator) {
-    if constexpr (std::constructible_from<A, const FrozenLinear<Scalar>&, const Settings&, G&>) {
-      return A(base, settings, generator);
-    } else {
-      return A(base, settings);
-    }
-  }
-
   void require_not_moved_from() const { base_.require_usable(); }
 
   [[nodiscard]] bool is_the_frozen_weight(const MutableMap<Scalar>& target) const {

@@ -119,8 +119,7 @@ inline void require_gguf_tensor(const std::filesystem::path& path, const GgufTen
 /// Writes a GGUF file (version 3, little-endian, alignment 32) with float32 tensors, whole or not
 /// at all (AtomicFile): llama.cpp's format, github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 /// Throws ArgumentError naming a key or tensor of a bad name or size, or one that is there twice,
-/// and for an alignment among the keys that is another;
-/// FileError as AtomicFile does.
+/// and for an alignment among the keys that is another; FileError as AtomicFile does.
 inline void write_gguf(const std::filesystem::path& path,
                        const std::vector<std::pair<std::string, GgufValue>>& keys,
                        const std::vector<GgufTensor>& tensors) {

@@ -70,6 +70,12 @@ class StoredTensor {
   [[nodiscard]] const std::filesystem::path& file() const { return *file_; }
   [[nodiscard]] const std::shared_ptr<const void>& owner() const { return owner_; }
 
+  /// Whether the other has the same dtype, shape and bytes.
+  [[nodiscard]] bool equals(const StoredTensor& other) const {
+    return dtype() == other.dtype() && shape() == other.shape() &&
+           std::ranges::equal(bytes(), other.bytes());
+  }
+
   /// Throws FormatError with both shapes unless the tensor has this one.
   void require_shape(std::span<const Index> expected) const {
     if (std::ranges::equal(expected, shape())) return;

@@ -242,11 +242,10 @@ class TensorMerge {
 /// docs/results/merge_folder.md.
 ///
 /// Throws ArgumentError for a module that the checkpoint does not have, that is named twice, is a
-/// tied head, or whose adapter has trained a bias;
-/// FormatError for one of another shape or a dtype that is not converted, and for a tied head of
-/// other numbers than the embedding's; NumericError naming the
-/// module for a merged number that is not finite or that the dtype cannot hold; FileError where the
-/// system refuses.
+/// tied head, or whose adapter has trained a bias; FormatError for one of another shape or a dtype
+/// that is not converted, and for a tied head of other numbers than the embedding's; NumericError
+/// naming the module for a merged number that is not finite or that the dtype cannot hold;
+/// FileError where the system refuses.
 template <Real T>
 [[nodiscard]] std::vector<MergedModule> merge_folder(const std::filesystem::path& base,
                                                      const std::vector<NamedAdapter<T>>& adapters,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-
 #include "mora/io/stored_tensor.hpp"
 
 namespace mora::inline MORA_ABI::detail {
@@ -11,10 +9,7 @@ namespace mora::inline MORA_ABI::detail {
 /// FormatError unless both have the same numbers: what a model of others computes depends on the
 /// reader, as transformers 4 takes the embedding, and 5 the stored head.
 inline void require_tied_numbers(const StoredTensor& embedding, const StoredTensor& head) {
-  if (embedding.dtype() == head.dtype() && embedding.shape() == head.shape() &&
-      std::ranges::equal(embedding.bytes(), head.bytes())) {
-    return;
-  }
+  if (head.equals(embedding)) return;
   throw FormatError(
       head.file(), concat("tensor ", in_quotes(head.name())),
       concat("expected the numbers of ", in_quotes(embedding.name()),

@@ -153,7 +153,9 @@ class PeftTensorRules {
         fail_tensor(module.any(), "expected ", in_quotes(peft_name(name, role)),
                     " beside it, found none");
       }
-      if (!expected && tensor) fail_tensor(*tensor, "is no part of an adapter of ", dialect());
+      if (!expected && tensor)
+        fail_tensor(*tensor, "is no part of an adapter of ", config_.method(),
+                    transposed_ ? " with one transposed matrix" : "");
       if (tensor && role == PeftRole::magnitude) {
         if (tensor->shape().size() != 1) {
           fail_tensor(*tensor, "expected a vector, found shape ", shape_text(tensor->shape()));
@@ -208,7 +210,7 @@ class PeftTensorRules {
     const StoredTensor& a = *module[PeftRole::a];
     const StoredTensor& b = *module[PeftRole::b];
     b.require_shape(a.shape());
-    if (a.dtype() != b.dtype() || !std::ranges::equal(a.bytes(), b.bytes())) {
+    if (!b.equals(a)) {
       fail_tensor(b, "expected the numbers of ", in_quotes(a.name()),
                   ", as both are MoRA's one matrix, found others");
     }
@@ -228,17 +230,6 @@ class PeftTensorRules {
       fail_tensor(*weight, "expected a matrix or a vector, found shape ",
                   shape_text(weight->shape()));
     }
-  }
-
-  [[nodiscard]] std::string_view dialect() const {
-    switch (config_.dialect) {
-      case PeftDialect::lora: return config_.dora ? "DoRA" : "LoRA";
-      case PeftDialect::hira: return "HiRA";
-      case PeftDialect::miss: return "MiSS";
-      case PeftDialect::paper:
-      case PeftDialect::mora: break;
-    }
-    return transposed_ ? "MoRA with one transposed matrix" : "MoRA in the folder's dialect";
   }
 
   const PeftConfig& config_;

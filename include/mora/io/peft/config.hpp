@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 #include <string>
@@ -27,22 +28,26 @@ enum class PeftDialect {
 
 namespace detail {
 
-[[nodiscard]] inline std::string_view peft_type_of(PeftDialect dialect) {
-  switch (dialect) {
-    case PeftDialect::hira: return "HIRA";
-    case PeftDialect::miss: return "MISS";
-    case PeftDialect::mora: return "MORA";
-    case PeftDialect::lora:
-    case PeftDialect::paper: break;
-  }
-  return "LORA";
-}
-[[nodiscard]] inline std::string_view peft_dropout_key(PeftDialect dialect) {
-  switch (dialect) {
-    case PeftDialect::hira: return "hira_dropout";
-    case PeftDialect::miss: return "miss_dropout";
-    default: return "lora_dropout";
-  }
+/// What the dialects say differently.
+struct PeftDialectRow {
+  PeftDialect dialect;
+  std::string_view type;     // the value of peft_type
+  std::string_view dropout;  // keys
+  std::string_view start;
+  Index rank;  // where r is missing
+};
+inline constexpr std::array peft_dialects = {
+    PeftDialectRow{PeftDialect::lora, "LORA", "lora_dropout", "init_lora_weights",
+                   LoraSettings().rank},
+    PeftDialectRow{PeftDialect::hira, "HIRA", "hira_dropout", "init_weights", HiraSettings().rank},
+    PeftDialectRow{PeftDialect::miss, "MISS", "miss_dropout", "init_weights", MissSettings().rank},
+    PeftDialectRow{PeftDialect::paper, "LORA", "lora_dropout", "init_lora_weights",
+                   LoraSettings().rank},
+    PeftDialectRow{PeftDialect::mora, "MORA", "lora_dropout", "init_lora_weights",
+                   LoraSettings().rank},
+};
+[[nodiscard]] inline const PeftDialectRow& row_of(PeftDialect dialect) {
+  return *std::ranges::find(peft_dialects, dialect, &PeftDialectRow::dialect);
 }
 
 }  // namespace detail
@@ -164,6 +169,18 @@ struct PeftConfig {
   std::string base_model = {};             ///< base_model_name_or_path.
   std::string task_type = {};              ///< "CAUSAL_LM", or nothing.
   std::vector<std::string> warnings = {};  ///< What is left out and changes no result.
+
+  /// "LoRA", "DoRA", "HiRA", "MiSS" or "MoRA".
+  [[nodiscard]] std::string_view method() const {
+    switch (dialect) {
+      case PeftDialect::lora: return dora ? "DoRA" : "LoRA";
+      case PeftDialect::hira: return "HiRA";
+      case PeftDialect::miss: return "MiSS";
+      case PeftDialect::paper:
+      case PeftDialect::mora: break;
+    }
+    return "MoRA";
+  }
 
   [[nodiscard]] Index rank_of(std::string_view module) const {
     return detail::value_of(rank_pattern, module, rank);

@@ -15,68 +15,11 @@
 
 #include "mora/io/json_object.hpp"
 #include "mora/io/peft/config.hpp"
+#include "mora/io/peft/config_keys.hpp"
 
 namespace mora::inline MORA_ABI {
 
 namespace detail {
-
-/// A key of adapter_config.json, and what it asks for unless it is off.
-struct PeftKey {
-  std::string_view key;
-  std::string_view what;
-};
-
-/// What changes results and is not there.
-inline constexpr std::array peft_refused = {
-    PeftKey{"use_qalora", "QA-LoRA"},
-    PeftKey{"kasa_config", "KaSA"},
-    PeftKey{"monteclora_config", "MonteCLoRA"},
-    PeftKey{"use_bdlora", "block-diagonal LoRA"},
-    PeftKey{"arrow_config", "routing by Arrow"},
-    PeftKey{"alora_invocation_tokens", "activated LoRA"},
-    PeftKey{"lora_bias", "a bias of B"},
-    PeftKey{"trainable_token_indices", "training of single tokens"},
-    PeftKey{"target_parameters", "an adapter on a parameter that is no layer"},
-    PeftKey{"layer_replication", "replication of layers"},
-    PeftKey{"megatron_config", "Megatron"},
-    PeftKey{"enable_lora", "LoRA on parts of a layer"},
-};
-
-/// What MoRA's dialects say, each in its own way: read as another it would be another adapter.
-struct PeftDialectKey {
-  std::string_view key;
-  PeftDialect dialect;
-};
-inline constexpr std::array peft_dialect_keys = {
-    PeftDialectKey{"mora_type", PeftDialect::paper},
-    PeftDialectKey{"mora_operator", PeftDialect::mora},
-    PeftDialectKey{"mora_rounding", PeftDialect::mora},
-    PeftDialectKey{"mora_scale", PeftDialect::mora},
-    PeftDialectKey{"mora_scale_pattern", PeftDialect::mora},
-    PeftDialectKey{"mora_seed", PeftDialect::mora},
-    PeftDialectKey{"mora_rotation_base", PeftDialect::mora},
-};
-
-/// What changes no result here, and yet is worth a word unless it is off.
-inline constexpr std::array peft_left_out = {
-    PeftKey{"fan_in_fan_out", "frozen weights are [out, in] here in any case"},
-    PeftKey{"velora_config", "gradients are exact here"},
-};
-
-/// What says nothing about results.
-inline constexpr std::array<std::string_view, 16> peft_ignored = {
-    "init_weights",   "auto_mapping",      "corda_config",      "eva_config",
-    "inference_mode", "loftq_config",      "lora_ga_config",    "megatron_core",
-    "merge_weights",  "qalora_group_size", "revision",          "runtime_config",
-    "peft_version",   "layers_pattern",    "init_lora_weights", "task_type"};
-
-/// Ways to begin that leave the frozen weight as it is; the others store an adapter for a changed
-/// one.
-inline constexpr std::array<std::string_view, 4> peft_plain_starts = {"gaussian", "eva",
-                                                                      "orthogonal", "mica"};
-
-/// The newest version of PEFT whose keys are all known here.
-inline constexpr std::array<int, 2> peft_version_known = {0, 21};
 
 /// A value that says "not used"; null is none in any case.
 [[nodiscard]] inline bool is_off(const nlohmann::json& value) {
@@ -121,23 +64,19 @@ class PeftConfigReader {
  private:
   void read_dialect() {
     const auto type = json_.text("peft_type");
-    if (type == "HIRA" || type == "MISS") {
-      const bool hira = type == "HIRA";
-      config_.dialect = hira ? PeftDialect::hira : PeftDialect::miss;
-      config_.rank = hira ? HiraSettings().rank : MissSettings().rank;
-      return;
-    }
-    if (type != "LORA" && type != "MORA") {
+    const auto row = std::ranges::find(peft_dialects, type.value_or("none"), &PeftDialectRow::type);
+    if (row == peft_dialects.end()) {
       json_.fail("peft_type", concat("expected 'LORA', 'HIRA', 'MISS' or 'MORA', found ",
                                      type ? in_quotes(*type) : std::string("none")));
     }
-    const bool paper = json_.boolean("use_mora").value_or(false);
-    if (type == "MORA") {
-      if (paper) json_.fail("use_mora", "expected false beside peft_type 'MORA', found true");
-      config_.dialect = PeftDialect::mora;
-    } else if (paper) {
-      config_.dialect = PeftDialect::paper;
+    config_.dialect = row->dialect;
+    config_.rank = row->rank;
+    if (!json_.boolean("use_mora").value_or(false)) return;
+    if (row->dialect != PeftDialect::lora) {
+      json_.fail("use_mora",
+                 concat("expected false beside peft_type ", in_quotes(*type), ", found true"));
     }
+    config_.dialect = PeftDialect::paper;
   }
 
   void refuse_other_dialects() {
@@ -185,7 +124,7 @@ class PeftConfigReader {
         config_.rank_pattern.push_back({without_end(key), *rank(*patterns, key)});
       }
     }
-    const std::string_view dropout = peft_dropout_key(config_.dialect);
+    const std::string_view dropout = row_of(config_.dialect).dropout;
     json_.refuse_null(dropout, "a number");
     config_.dropout = json_.number(dropout).value_or(0.0);
     if (!(config_.dropout >= 0.0 && config_.dropout < 1.0)) {
@@ -317,7 +256,7 @@ class PeftConfigReader {
     }
     const bool additive = !config_.dora && config_.dialect != PeftDialect::hira;
     if (config_.dropout > 0.0 && !additive) {
-      config_.warnings.push_back(concat(start, "key '", peft_dropout_key(config_.dialect),
+      config_.warnings.push_back(concat(start, "key '", row_of(config_.dialect).dropout,
                                         "' is left out: only additive adapters have dropout here"));
     }
     for (const std::string_view key : peft_ignored) (void)json_.find(key);
@@ -398,14 +337,13 @@ class PeftConfigReader {
 
 }  // namespace detail
 
-/// Reads adapter_config.json of any dialect. Missing keys have PEFT's defaults (r 8, lora_alpha 8;
-/// mora_type 1 as in the paper's code). What changes results and is not there is refused by name
-/// (trained biases, starts that change the frozen weight, ...); keys that are not known are
-/// one warning. Regular expressions are never evaluated: in target_modules and exclude_modules they
-/// say nothing here, as the modules are those with tensors; in other places they are refused, but
-/// for
-/// "^" and "$" around a plain name.
-/// Throws as JsonObject::read does, and FormatError with file, key and what was found.
+/// Reads adapter_config.json of any dialect. Missing keys have PEFT's defaults (r 8, of HiRA 32 and
+/// of MiSS 64; lora_alpha 8; mora_type 1 as in the paper's code). What changes results and is not
+/// there is refused by name (trained biases, starts that change the frozen weight, ...); keys that
+/// are not known are one warning. Regular expressions are never evaluated: in target_modules and
+/// exclude_modules they say nothing here, as the modules are those with tensors; in other places
+/// they are refused, but for "^" and "$" around a plain name. Throws as JsonObject::read does, and
+/// FormatError with file, key and what was found.
 [[nodiscard]] inline PeftConfig read_peft_config(const std::filesystem::path& path) {
   return detail::PeftConfigReader(JsonObject::read(path)).read();
 }

@@ -60,14 +60,15 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
 /// ArgumentError for names that are not UTF-8, and for an operator that the paper's dialect does
 /// not have.
 [[nodiscard]] inline std::string peft_config_json(const PeftConfig& config) {
+  const detail::PeftDialectRow& row = detail::row_of(config.dialect);
   nlohmann::ordered_json json = {
-      {"peft_type", detail::peft_type_of(config.dialect)},
+      {"peft_type", row.type},
       {"task_type", detail::json_or_null(config.task_type)},
       {"base_model_name_or_path", detail::json_or_null(config.base_model)},
       {"inference_mode", true},
       {"r", config.rank},
       {"rank_pattern", detail::json_patterns(config.rank_pattern)},
-      {detail::peft_dropout_key(config.dialect), detail::json_number(config.dropout)},
+      {row.dropout, detail::json_number(config.dropout)},
       {"target_modules", config.target_modules},
       {"modules_to_save", detail::json_or_null(config.modules_to_save)},
   };
@@ -75,8 +76,7 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
   if (config.dialect == PeftDialect::miss) json.erase("rank_pattern");
   if (config.dialect != PeftDialect::hira) json["bias"] = "none";
   if (config.dialect != PeftDialect::miss) json["fan_in_fan_out"] = false;
-  const bool own_start = config.dialect == PeftDialect::hira || config.dialect == PeftDialect::miss;
-  json[own_start ? "init_weights" : "init_lora_weights"] = true;
+  json[row.start] = true;
   if (config.ensure_weight_tying) json["ensure_weight_tying"] = true;
   switch (config.dialect) {
     case PeftDialect::lora: detail::add_lora_keys(config, json); break;

@@ -251,7 +251,7 @@ class PeftFolder {
     }
     const StoredTensor& weight = *mine->second[detail::PeftRole::weight];
     const StoredTensor& twin = *other->second[detail::PeftRole::weight];
-    if (weight.dtype() == twin.dtype() && std::ranges::equal(weight.bytes(), twin.bytes())) return;
+    if (weight.equals(twin)) return;
     detail::fail_tensor(weight, "expected the numbers of ", detail::in_quotes(twin.name()),
                         ", to which its module is tied in this model, found others");
   }

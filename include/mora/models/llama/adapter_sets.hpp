@@ -191,14 +191,8 @@ class LlamaAdapterSets {
       }
       throw only_full(tensor);
     }
-    const auto make = [&] {
-      if constexpr (std::constructible_from<Adapter, const FrozenLinear<T>&, const Settings&, G&>) {
-        return Adapter(weight, settings, generator);
-      } else {
-        return Adapter(weight, settings);
-      }
-    };
-    put_adapter(set, place, tensor, AnyAdapter<T>(make()), dropout);
+    put_adapter(set, place, tensor,
+                AnyAdapter<T>(fresh_adapter<Adapter>(weight, settings, generator)), dropout);
   }
   static void put_adapter(Set& set, std::size_t place, const LlamaTensor& tensor,
                           AnyAdapter<T> adapter, double dropout) {

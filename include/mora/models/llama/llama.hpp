@@ -75,9 +75,8 @@ class Llama {
   template <class Settings>
   void attach(const std::string& name, const Settings& settings, const Targets& targets) {
     SplitMix64 unused(0);
-    static_assert(
-        std::constructible_from<AdapterOf<T, Settings>, const FrozenLinear<T>&, const Settings&>,
-        "mora: this adapter starts with random numbers; pass a generator");
+    static_assert(detail::StartsWithoutNumbers<AdapterOf<T, Settings>>,
+                  "mora: this adapter starts with random numbers; pass a generator");
     attach(name, settings, targets, unused);
   }
 
