@@ -147,3 +147,24 @@ build_preset() {
 test_preset() {
   ctest --preset "$1"
 }
+
+python_with_matplotlib() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c 'import matplotlib' 2>/dev/null; then
+      echo "$python"
+      return 0
+    fi
+  done
+  return 1
+}
+
+require_matplotlib() {
+  python_with_matplotlib >/dev/null && return 0
+  install_packages python3 python3-matplotlib
+  python_with_matplotlib >/dev/null ||
+    die "no python3 with matplotlib (Debian package python3-matplotlib)"
+}
+
+# draw <script> <results folder>
+draw() { MPLBACKEND=Agg "$(python_with_matplotlib)" "$root/scripts/$1" "$2" >&2; }

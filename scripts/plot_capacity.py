@@ -33,6 +33,18 @@ STYLES = {
     "decoupling": ("decoupling", "#56B4E9", "-", "D"),
     "rotation": ("rotation (type 6)", "#0072B2", "-", "X"),
     "covering_rotation": ("covering rotation", "#CC79A7", "--", "d"),
+    "lora_plus": ("LoRA+", "#D55E00", "--", "o"),
+    "relora": ("ReLoRA", "#D55E00", ":", "o"),
+    "pissa": ("PiSSA", "#D55E00", "-.", "o"),
+    "asylora": ("AsyLoRA", "#999999", "--", "s"),
+    "dora": ("DoRA", "#CC79A7", "-", "s"),
+    "dora_sharing": ("DoRA over sharing", "#CC79A7", "-.", "^"),
+    "dora_rotation": ("DoRA over rotation", "#CC79A7", ":", "X"),
+    "remora": ("ReMoRA (types 1 and 2)", "#009E73", "--", "v"),
+    "remora_fresh": ("ReMoRA, fresh groups", "#E69F00", "--", "P"),
+    "hira": ("HiRA", "#56B4E9", "--", "D"),
+    "lokr": ("LoKr", "#56B4E9", ":", "D"),
+    "miss": ("MiSS", "#F0E442", "-", "h"),
     "full": ("full training", "#000000", "-", "*"),
 }
 

@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "experiment/weight_file.hpp"
 #include "mora/core/error.hpp"
 #include "support/files.hpp"
 #include "uuid_memorization/journal.hpp"
 #include "uuid_memorization/options.hpp"
 #include "uuid_memorization/pair_recall.hpp"
-#include "uuid_memorization/weight_file.hpp"
 
 namespace {
 
@@ -21,6 +21,9 @@ using mora_tests::read_file;
 using mora_tests::TemporaryFolder;
 using mora_tests::write_file;
 using namespace uuid_memorization;
+using experiment::read_weights;
+using experiment::Weights;
+using experiment::write_weights;
 
 Uuid any_uuid(std::uint64_t seed = 1) {
   mora::SplitMix64 generator(seed);

@@ -49,7 +49,7 @@ MemoryCase Memorise::search_for(MemoryCase c) const {
 }
 
 ChosenRate Memorise::chosen_rate(const MemoryCase& c) const {
-  return choose_rate(searches_.at(search_for(c)), grid_.rates);
+  return choose_rate(searches_.at(search_for(c)), grid_.rates, bits_per_parameter);
 }
 
 /// Seconds of a core, roughly: 15 multiply-adds a nanosecond, and for full training two more

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <exception>
 #include <filesystem>
-#include <functional>
 #include <iostream>
 #include <map>
 #include <mora/io/in_quotes.hpp>
@@ -17,8 +14,10 @@
 #include <string_view>
 #include <vector>
 
+#include "programs/command_line.hpp"
+
 /// \file
-/// What the programs about adapters share: exit codes, and how the modules of an adapter are found.
+/// What the programs about adapters share, above all how the modules of an adapter are found.
 
 // In programs/compiled_once.cpp.
 extern template std::vector<mora::NamedAdapter<float>> mora::PeftFolder::adapters<float>(
@@ -27,25 +26,6 @@ extern template std::vector<mora::NamedAdapter<double>> mora::PeftFolder::adapte
     std::span<const mora::LayerShape>) const;
 
 namespace programs {
-
-/// Parses the command line and calls `work`. Exit codes: 0 done, 1 a file or an argument's value is
-/// at fault (one line on stderr says which), 2 the command line itself.
-inline int run(CLI::App& app, int count, char** arguments, const std::function<void()>& work) {
-  try {
-    app.parse(count, arguments);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
-  try {
-    work();
-    std::cout.flush();
-    if (!std::cout) throw std::runtime_error("cannot write to the standard output");
-    return 0;
-  } catch (const std::exception& error) {
-    std::cerr << app.get_name() << ": " << mora::detail::without_controls(error.what()) << '\n';
-    return 1;
-  }
-}
 
 inline void print_warnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) {

@@ -4,6 +4,7 @@
 #include <ostream>
 #include <utility>
 
+#include "experiment/cached_weights.hpp"
 #include "mora/adapters/full.hpp"
 #include "mora/models/llama/llama.hpp"
 #include "mora/optim/adamw.hpp"
@@ -11,7 +12,6 @@
 #include "mora/train/callbacks/progress.hpp"
 #include "mora/train/sampler.hpp"
 #include "mora/train/train.hpp"
-#include "uuid_memorization/weight_file.hpp"
 
 namespace uuid_memorization {
 
@@ -87,27 +87,10 @@ Base train_base(const BaseSettings& settings, std::ostream& log) {
 
 Base cached_base(const BaseSettings& settings, const std::filesystem::path& folder,
                  std::ostream& log) {
-  const std::filesystem::path path = folder / (settings.name() + ".bin");
-  const std::string contents = "mora uuid_memorization " + settings.name();
-  if (std::filesystem::exists(path)) {
-    Base base{settings, {}};
-    for (mora::Matrix<float>& weight : read_weights(path, contents)) {
-      base.weights.emplace_back(std::move(weight));
-    }
-    try {
-      (void)mora::Llama<float>(settings.config(), base.weights);
-    } catch (const mora::ShapeError& error) {
-      throw mora::FormatError(path, "shapes", error.what());
-    }
-    log << "base: " << path.string() << std::endl;
-    return base;
-  }
-  std::filesystem::create_directories(folder);
-  Base base = train_base(settings, log);
-  Weights weights;
-  for (const auto& weight : base.weights) weights.emplace_back(weight.weight());
-  write_weights(path, contents, weights);
-  return base;
+  const std::string name = settings.name();
+  return {settings, experiment::cached_weights(
+                        folder / (name + ".bin"), "mora uuid_memorization " + name,
+                        settings.config(), log, [&] { return train_base(settings, log).weights; })};
 }
 
 BaseCheck check(const Base& base) {

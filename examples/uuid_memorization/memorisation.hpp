@@ -36,17 +36,12 @@ class Memorisation {
   /// Throws mora::ArgumentError for a method that is not there.
   Memorisation(Grid grid, const Base& base, Journal& journal)
       : grid_(std::move(grid)), base_(&base), journal_(&journal) {
-    const std::vector<Method> all = all_methods();
-    if (grid_.methods.empty()) {
-      for (const Method& method : all) grid_.methods.push_back(method.name);
-    }
+    if (grid_.methods.empty()) grid_.methods = all_methods();
     for (const std::string& name : grid_.methods) {
-      const auto method =
-          std::find_if(all.begin(), all.end(), [&](const Method& one) { return one.name == name; });
-      if (method == all.end()) throw mora::ArgumentError("no method is called '" + name + "'");
-      for (const Index rank : ranks_of(*method)) {
-        plan_search({name, rank, grid_.search_pairs}, *method);
-        for (const Index pairs : grid_.pairs) plan_runs({name, rank, pairs}, *method);
+      const Method& method = experiment::decoder_method(name);
+      for (const Index rank : ranks_of(method)) {
+        plan_search({name, rank, grid_.search_pairs}, method);
+        for (const Index pairs : grid_.pairs) plan_runs({name, rank, pairs}, method);
       }
     }
   }
@@ -63,7 +58,7 @@ class Memorisation {
   /// The outcome of the search that a case uses.
   [[nodiscard]] experiment::ChosenRate chosen_rate(Case c) const {
     c.pairs = grid_.search_pairs;
-    return experiment::choose_rate(searches_.at(c), grid_.rates);
+    return experiment::choose_rate(searches_.at(c), grid_.rates, experiment::bits_per_parameter);
   }
 
  private:
@@ -86,7 +81,7 @@ class Memorisation {
         mora::detail::concat(grid_.base.name(), " batch:", t.batch, " steps:", t.steps,
                              " points:", t.curve_points, ' ', method.name, " r:", s.rank,
                              " pairs:", s.pairs, " rate:", s.learning_rate, " seed:", s.seed);
-    return journal_->run(key, [&] { return method.run(*base_, t, s); });
+    return journal_->run(key, [&] { return memory_run(method, *base_, t, s); });
   }
   void plan_search(const Case& c, const Method& method) {
     std::vector<RunResult>& results = searches_[c];
@@ -100,7 +95,7 @@ class Memorisation {
         plan_.add(Stage::first,
                   {"learning_rate/" + c.name() + "/rate:" + experiment::number("%g", rate) +
                        "/seed:" + std::to_string(settings.seed),
-                   cost(c), [&result = results[place], method, training, settings, this] {
+                   cost(c), [&result = results[place], &method, training, settings, this] {
                      result = run(method, training, settings);
                    }});
       }
@@ -114,7 +109,7 @@ class Memorisation {
       plan_.add(
           Stage::second,
           {"memorise/" + c.name() + "/seed:" + std::to_string(seed), cost(c),
-           [&result = results[i], method, c, seed, this] {
+           [&result = results[i], &method, c, seed, this] {
              result = run(method, grid_.training, {c.rank, c.pairs, chosen_rate(c).rate, seed});
            }});
     }

@@ -5,10 +5,8 @@
 #include <chrono>
 #include <string_view>
 
-#include "adapter_work.hpp"
 #include "experiment/methods.hpp"
 #include "mora/models/llama/llama.hpp"
-#include "mora/optim/adamw.hpp"
 #include "mora/optim/schedule.hpp"
 #include "mora/train/batches.hpp"
 #include "mora/train/train.hpp"
@@ -39,39 +37,27 @@ class RecallCurve {
   std::vector<CurvePoint> points_;
 };
 
-/// Budget and multiply-adds over all adapted layers.
-template <class M>
-void count_adapters(const mora::Llama<float>& model, const M& method, RunResult& result) {
-  using Settings = decltype(method.settings(1, 1));
-  for (const mora::LlamaTensor& tensor : model.tensors().all()) {
-    if (!tensor.linear || tensor.layer < 0) continue;
-    const auto* const adapter = model.adapter("memory", tensor.module());
-    result.work += adapter_work(*adapter->template get_if<mora::AdapterOf<float, Settings>>());
-    if (!experiment::is_full<M>) {
-      result.budget += mora::lora_budget(tensor.cols, tensor.rows, result.settings.rank);
-    }
-  }
-}
+constexpr const char* memory = "memory";
 
-template <class M>
-RunResult memory_run(const M& method, const Base& base, const Training& training,
+}  // namespace
+
+RunResult memory_run(const Method& method, const Base& base, const Training& training,
                      const RunSettings& settings) {
   const auto start = std::chrono::steady_clock::now();
   const PairSet pairs(settings.pairs, settings.seed);
   mora::Llama<float> model(base.settings.config(), base.weights);
-  mora::SplitMix64 generator(~settings.seed);
-  model.attach("memory", method.settings(settings.rank, settings.seed), {.all_linear = true},
-               generator);
+  method.attach(model, memory, {settings.rank, settings.seed, ~settings.seed});
 
   RunResult result;
   result.settings = settings;
   result.parameters = mora::parameter_count(model);
   result.steps = training.steps;
-  count_adapters(model, method, result);
+  result.work = experiment::decoder_work(model, method, memory);
+  if (!method.full) result.budget = experiment::decoder_budget(model, settings.rank);
 
   RecallCurve curve(pairs);
   result.curve.push_back({0, recall_of(model, pairs)});
-  mora::AdamW<float> optimizer({.learning_rate = settings.learning_rate});
+  auto optimizer = method.make_optimizer(settings.learning_rate);
   mora::Batches batches(pairs, {.batch_size = training.batch, .seed = settings.seed});
   const mora::CosineSchedule schedule{.steps = training.steps, .warm_up = training.steps / 20};
   try {
@@ -89,18 +75,10 @@ RunResult memory_run(const M& method, const Base& base, const Training& training
   return result;
 }
 
-}  // namespace
-
-std::vector<Method> all_methods() {
-  std::vector<Method> methods;
-  experiment::for_each_method([&]<class M>(const M& method) {
-    methods.push_back(
-        {method.name, experiment::is_full<M>,
-         [method](const Base& base, const Training& training, const RunSettings& settings) {
-           return memory_run(method, base, training, settings);
-         }});
-  });
-  return methods;
+std::vector<std::string> all_methods() {
+  std::vector<std::string> names;
+  experiment::for_each_method([&](const auto& method) { names.push_back(method.name); });
+  return names;
 }
 
 }  // namespace uuid_memorization

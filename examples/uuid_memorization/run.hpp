@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "experiment/decoder_methods.hpp"
 #include "uuid_memorization/base.hpp"
 
 namespace uuid_memorization {
@@ -45,16 +45,14 @@ struct RunResult {
   [[nodiscard]] double bits_per_parameter() const { return recall.bits / double(parameters); }
 };
 
-/// A method without its type.
-struct Method {
-  std::string name;
-  bool full = false;
-  /// One training run from fresh adapters on all linear layers of the base. Depends on the
-  /// arguments alone: what is to be remembered and its order are the same for all methods.
-  std::function<RunResult(const Base&, const Training&, const RunSettings&)> run;
-};
+using Method = experiment::DecoderMethod;
 
-/// All that are compared, in the order of the tables.
-[[nodiscard]] std::vector<Method> all_methods();
+/// One training run from fresh adapters on all linear layers of the base. Depends on the arguments
+/// alone: what is to be remembered and its order are the same for all methods.
+[[nodiscard]] RunResult memory_run(const Method& method, const Base& base, const Training& training,
+                                   const RunSettings& settings);
+
+/// All that are compared, in the order of the tables: single adapters on a frozen base.
+[[nodiscard]] std::vector<std::string> all_methods();
 
 }  // namespace uuid_memorization

@@ -20,7 +20,7 @@
 ///   a line of text that says what is in it, the checksum of the rest in 16 digits and a newline,
 ///   then for each matrix rows and columns (64 bits each) and its floats, as they are in memory.
 
-namespace uuid_memorization {
+namespace experiment {
 
 using Weights = std::vector<mora::Matrix<float>>;
 
@@ -113,4 +113,4 @@ inline void write_weights(const std::filesystem::path& path, std::string_view co
   return weights;
 }
 
-}  // namespace uuid_memorization
+}  // namespace experiment

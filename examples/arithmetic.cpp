@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+//
+// A task with steps that a small model can learn, scored by answers that are right as a whole: a
+// LLaMA that knows chains of sums and differences modulo 10 learns products by adapters.
+
+#include "study/program.hpp"
+
+int main(int count, char** arguments) {
+  study::Grid full = study::arithmetic_grid();
+  full.training.steps = 600;
+  full.training.warm_up = 30;
+  full.training.restart_every = 150;
+  full.training.restart_warm_up = 8;
+  full.methods = study::fine_tuning_methods();
+  full.rates = {1e-3, 3e-3, 1e-2, 3e-2};
+  return study::run_program(
+      {.name = "arithmetic",
+       .description = "A LLaMA that knows sums and differences learns products by adapters",
+       .quick = study::arithmetic_grid(),
+       .full = full,
+       .reads_files = false,
+       .reads_general = false,
+       .task = [](const auto& settings, const auto&,
+                  const auto& place) { return study::arithmetic(settings, place); }},
+      count, arguments);
+}

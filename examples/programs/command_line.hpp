@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <functional>
+#include <iostream>
+#include <mora/io/in_quotes.hpp>
+#include <stdexcept>
+
+namespace programs {
+
+/// Parses the command line and calls `work`. Exit codes: 0 done, 1 a file or an argument's value is
+/// at fault (one line on stderr says which), 2 the command line itself.
+inline int run(CLI::App& app, int count, char** arguments, const std::function<void()>& work) {
+  try {
+    app.parse(count, arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  try {
+    work();
+    std::cout.flush();
+    if (!std::cout) throw std::runtime_error("cannot write to the standard output");
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << app.get_name() << ": " << mora::detail::without_controls(error.what()) << '\n';
+    return 1;
+  }
+}
+
+}  // namespace programs

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <map>
+
+#include "study/study.hpp"
+
+namespace study {
+
+/// What a step of training takes.
+struct Cost {
+  double step_ms = 0;     ///< The median over rounds, on one thread.
+  double times_base = 0;  ///< The median of its ratio to the first method's step in the same round.
+  double mib = 0;         ///< Memory besides the frozen weights that are shared; 0 where unknown.
+};
+
+/// Of each case, measured by turns on one thread, after the runs.
+[[nodiscard]] std::map<Case, Cost> measure_costs(const Study& study);
+
+}  // namespace study
