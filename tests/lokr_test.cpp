@@ -196,6 +196,20 @@ TEST(Lokr, RefusesFactorsOfOtherShapes) {
   EXPECT_TRUE(throws<ShapeError>({"W2b, columns", "expected 6", "found 7"}, made(6, 4, 6, 2, 7)));
 }
 
+TEST(Lokr, RefusesWhatALayerOfOtherFactorsSaved) {
+  Layer thin = make_layer<Layer>(24, 36, 2);
+  Layer full = make_layer<Layer>(24, 36, 3);
+  const auto x = random_numbers<double>(3, 24);
+  const auto dy = random_numbers<double>(3, 36);
+  Layer::Saved saved;
+  (void)thin.forward(x, saved);
+  EXPECT_TRUE(refuses<ShapeError>(full, {"between products", "expected 24", "found 20"},
+                                  [&] { (void)full.backward(dy, saved); }));
+  (void)full.forward(x, saved);
+  EXPECT_TRUE(refuses<ShapeError>(thin, {"between products", "expected 20", "found 24"},
+                                  [&] { (void)thin.backward(dy, saved); }));
+}
+
 // W1 is zero, yet the unmerged layer computes 0 * NaN.
 TEST(Lokr, RefusesToMergeANaNInAFactorBesideAZeroOne) {
   const auto refused = [](Layer& layer) {
