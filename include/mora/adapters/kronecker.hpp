@@ -46,7 +46,7 @@ namespace detail {
 /// A product on the way from x to y. Every token is a matrix, [cols1, cols2] in x and [rows1,
 /// rows2] in y; a step multiplies one of its sides, of `from` numbers, and leaves `other`.
 struct KroneckerStep {
-  bool first = false;  // W1's side
+  bool of_w1 = false;  // else of W2
   bool inner = false;  // W1b or W2b
   Index other = 1;
   Index from = 1;
@@ -62,9 +62,9 @@ struct KroneckerPath {
   double cost = 0.0;  // multiply-adds a token
 };
 
-/// The way on which step i is on W1's side where `first[i]`.
+/// The way on which step i is of W1 where `of_w1[i]`.
 [[nodiscard]] inline KroneckerPath path_along(const KroneckerShape& s,
-                                              const std::array<bool, 4>& first, Index count) {
+                                              const std::array<bool, 4>& of_w1, Index count) {
   KroneckerPath path;
   path.count = count;
   path.width = std::max(s.rows(), s.cols());
@@ -74,11 +74,11 @@ struct KroneckerPath {
   bool inner2 = s.thin2;
   for (Index i = 0; i < count; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    Index& side = first[at] ? side1 : side2;
-    bool& inner = first[at] ? inner1 : inner2;
-    const Index outputs = first[at] ? s.rows1 : s.rows2;
+    Index& side = of_w1[at] ? side1 : side2;
+    bool& inner = of_w1[at] ? inner1 : inner2;
+    const Index outputs = of_w1[at] ? s.rows1 : s.rows2;
     KroneckerStep& step = path.steps[at];
-    step = {first[at], inner, first[at] ? side2 : side1, side, inner ? s.rank : outputs};
+    step = {of_w1[at], inner, of_w1[at] ? side2 : side1, side, inner ? s.rank : outputs};
     inner = false;
     side = step.to;
     path.cost += static_cast<double>(step.other) * static_cast<double>(step.from) *
@@ -91,13 +91,13 @@ struct KroneckerPath {
 
 /// The cheapest of the six orders at most.
 [[nodiscard]] inline KroneckerPath cheapest_path(const KroneckerShape& shape) {
-  const Index firsts = shape.thin1 ? 2 : 1;
-  const Index count = firsts + (shape.thin2 ? 2 : 1);
-  std::array<bool, 4> first = {};
-  std::fill(first.begin() + (count - firsts), first.begin() + count, true);
-  KroneckerPath best = path_along(shape, first, count);
-  while (std::next_permutation(first.begin(), first.begin() + count)) {
-    const KroneckerPath path = path_along(shape, first, count);
+  const Index of_first = shape.thin1 ? 2 : 1;
+  const Index count = of_first + (shape.thin2 ? 2 : 1);
+  std::array<bool, 4> of_w1 = {};
+  std::fill(of_w1.begin() + (count - of_first), of_w1.begin() + count, true);
+  KroneckerPath best = path_along(shape, of_w1, count);
+  while (std::next_permutation(of_w1.begin(), of_w1.begin() + count)) {
+    const KroneckerPath path = path_along(shape, of_w1, count);
     if (path.cost < best.cost) best = path;
   }
   return best;

@@ -94,10 +94,10 @@ struct LokrFactor {
 /// With a token as a matrix X [cols1, cols2] and its output as Y [rows1, rows2], Y = s W1 X W2^T:
 /// the update itself is never made. Of the orders of these products the cheapest is taken, forward
 /// and backward. Gradients: with G = dY, dW1 = s sum G (X W2^T)^T, dW2 = s sum G^T (W1 X), dX = s
-/// W1^T G W2, and through the halves of a thin factor as through LoRA's. Multiply-adds
-/// a token, see multiply_adds(): with full factors in rows1 + out cols2 or in rows2 + out cols1,
-/// whichever is less; with a thin W2 r (in + rows1 cols1 + out); the backward pass twice that. It
-/// needs x and what is between the products.
+/// W1^T G W2, and through the halves of a thin factor as through LoRA's. Cost a token:
+/// multiply_adds(), which is in rows1 + out cols2 or in rows2 + out cols1 with full factors, and
+/// r (in + rows1 cols1 + out) with a thin W2, if nothing is less; backward twice that. The backward
+/// pass needs x and what is between the products.
 template <Real T>
 class LokrAdapter {
  public:
@@ -176,13 +176,13 @@ class LokrAdapter {
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) saved->between.shape(x.rows(), path_.kept);
     in_tiles(x.rows(), [&](Index first, Index count, const Tiles& tiles) {
-      const T* in = enter(detail::rows_of(x, first, count), path_.steps.front().first, shape_.cols1,
+      const T* in = enter(detail::rows_of(x, first, count), step_at(0).of_w1, shape_.cols1,
                           shape_.cols2, tiles.in[0]);
       Index kept = 0;
       for (Index i = 0; i < path_.count; ++i) {
         const detail::KroneckerStep& step = step_at(i);
         const bool last = i + 1 == path_.count;
-        const bool turns = last || step_at(i + 1).first != step.first;
+        const bool turns = last || step_at(i + 1).of_w1 != step.of_w1;
         const Index rows = count * step.other;
         T* const between = saved ? saved->between.data() + x.rows() * kept : nullptr;
         T* const next = saved && !last ? between + first * step.other * step.to
@@ -190,7 +190,7 @@ class LokrAdapter {
         const MutableMap<T> out = packed(turns ? tiles.work : next, rows, step.to);
         multiply<detail::Operand::transposed>(out, scale_of(i), packed(in, rows, step.from), step);
         if (last) {
-          leave(out.data(), step.first, shape_.rows1, shape_.rows2,
+          leave(out.data(), step.of_w1, shape_.rows1, shape_.rows2,
                 detail::rows_of(y, first, count));
         } else if (turns) {
           transpose_tokens(count, step.other, step.to, out.data(), next);
@@ -212,13 +212,13 @@ class LokrAdapter {
     // All memory first: running out of it must not leave one gradient changed and one not.
     in_tiles(dy.rows(), [&](Index, Index count, const Tiles&) {
       for (Index i = 0; i < path_.count; ++i) {
-        const auto& [side, inner, other, from, to] = step_at(i);
+        const auto& [of_w1, inner, other, from, to] = step_at(i);
         detail::reserve_product<T>(to, from, count * other);
         detail::reserve_product<T>(count * other, from, to);
       }
     });
     in_tiles(dy.rows(), [&](Index first, Index count, const Tiles& tiles) {
-      const T* g = enter(detail::rows_of(dy, first, count), step_at(path_.count - 1).first,
+      const T* g = enter(detail::rows_of(dy, first, count), step_at(path_.count - 1).of_w1,
                          shape_.rows1, shape_.rows2, tiles.in[0]);
       Index kept = path_.kept;
       for (Index i = path_.count; i-- > 0;) {
@@ -228,17 +228,17 @@ class LokrAdapter {
         T* const next = tiles.in[static_cast<std::size_t>((path_.count - i) % 2)];
         if (i > 0) kept -= width;
         const T* const in = i > 0 ? saved.between.data() + dy.rows() * kept + first * width
-                                  : enter(detail::rows_of(x, first, count), step.first,
+                                  : enter(detail::rows_of(x, first, count), step.of_w1,
                                           shape_.cols1, shape_.cols2, next);
         detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
             detail::map_of(matrix_of(*this, step).gradient), scale_of(i), packed(g, rows, step.to),
             packed(in, rows, step.from));
         if (i == 0 && !dx) return;
-        const bool turns = i == 0 || step_at(i - 1).first != step.first;
+        const bool turns = i == 0 || step_at(i - 1).of_w1 != step.of_w1;
         const MutableMap<T> out = packed(turns ? tiles.work : next, rows, step.from);
         multiply<detail::Operand::plain>(out, scale_of(i), packed(g, rows, step.to), step);
         if (i == 0) {
-          leave(out.data(), step.first, shape_.cols1, shape_.cols2,
+          leave(out.data(), step.of_w1, shape_.cols1, shape_.cols2,
                 detail::rows_of(*dx, first, count));
         } else if (turns) {
           transpose_tokens(count, step.other, step.from, out.data(), next);
@@ -407,7 +407,7 @@ class LokrAdapter {
   }
   template <class Self>
   [[nodiscard]] static auto& matrix_of(Self& self, const detail::KroneckerStep& step) {
-    auto& factor = step.first ? self.w1_ : self.w2_;
+    auto& factor = step.of_w1 ? self.w1_ : self.w2_;
     return step.inner ? factor.b : factor.a;
   }
   /// The last step has it.
