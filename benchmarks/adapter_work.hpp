@@ -21,6 +21,10 @@ template <class T>
   return adapter.in_features() * adapter.out_features();
 }
 template <class T>
+[[nodiscard]] mora::Index adapter_work(const mora::LokrAdapter<T>& adapter) {
+  return static_cast<mora::Index>(adapter.multiply_adds());
+}
+template <class T>
 [[nodiscard]] mora::Index adapter_work(const mora::MissAdapter<T>& adapter) {
   return adapter.settings().rank * adapter.out_features();
 }

@@ -92,7 +92,8 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Writes a PEFT adapter (LoRA, MiSS or MoRA) in another form. Without --rank and --error a "
+      "Writes a PEFT adapter (LoRA, LoKr, MiSS or MoRA) in another form. Without --rank and "
+      "--error a "
       "plain LoRA has the same update: rank r^ for truncation and sharing, but as much as the "
       "weight "
       "itself for rotation. MoRA of another operator has the nearest update, which as a rule is "

@@ -65,11 +65,13 @@ void require_sense(const CLI::App& app, const Options& o) {
   const auto refuse = [&app](bool idle, const char* option, const char* needs) {
     programs::refuse_idle(app, idle, option, needs);
   };
-  refuse(!is_lora(o), "--alpha", "LoRA; MoRA has --scale");
+  const bool is_lokr = o.method == "lokr";
+  refuse(!is_lora(o) && !is_lokr, "--alpha", "LoRA and LoKr; MoRA has --scale");
   refuse(!is_mora(o), "--scale", "MoRA; LoRA has --alpha");
   refuse(is_full(o), "--rank", "adapters");
-  const bool additive = !is_full(o) && o.method != "dora" && o.method != "hira";
-  refuse(!additive, "--dropout", "LoRA, MiSS and MoRA");
+  // DoRA and HiRA are no additions, and no folder of LoKr's says it.
+  const bool drops = !is_full(o) && o.method != "dora" && o.method != "hira" && !is_lokr;
+  refuse(!drops, "--dropout", "LoRA, MiSS and MoRA");
   refuse(o.schedule != "cosine", "--minimum", "the cosine");
   refuse(!o.evaluation, "--evaluate-every", "--evaluate");
   refuse(!o.run, "--every", "--run");
@@ -128,6 +130,9 @@ void attach(Model& model, const Options& o) {
     }
   } else if (o.method == "hira") {
     with(mora::HiraSettings{.rank = o.rank});
+  } else if (o.method == "lokr") {
+    with(
+        mora::LokrSettings{.rank = o.rank, .alpha = o.alpha.value_or(static_cast<double>(o.rank))});
   } else if (o.method == "miss") {
     with(mora::MissSettings{.rank = o.rank});
   } else if (const auto op = mora::peft_operator(o.method)) {
@@ -138,7 +143,8 @@ void attach(Model& model, const Options& o) {
     std::visit(with_operator, *op);
   } else {
     throw mora::ArgumentError(
-        "--method: expected lora, rslora, asylora, dora, hira, miss, full or an operator, found " +
+        "--method: expected lora, rslora, asylora, dora, hira, lokr, miss, full or an operator, "
+        "found " +
         o.method);
   }
   const auto attached = model.attached(adapter_name);
@@ -391,14 +397,15 @@ int main(int count, char** arguments) {
   app.add_option("--evaluate-every", o.train.evaluate_every, "Steps; 0: at the end")
       ->capture_default_str();
 
-  app.add_option("--method", o.method,
-                 "lora, rslora, asylora, dora, hira, miss, full, or MoRA's operator: rotation, "
-                 "covering_rotation, sharing, "
-                 "random_sharing, adjacent_sharing, truncation, decoupling, ...")
+  app.add_option(
+         "--method", o.method,
+         "lora, rslora, asylora, dora, hira, lokr, miss, full, or MoRA's operator: rotation, "
+         "covering_rotation, sharing, "
+         "random_sharing, adjacent_sharing, truncation, decoupling, ...")
       ->capture_default_str();
   app.add_option("--rank", o.rank, "r: LoRA's; MoRA's M has as many parameters")
       ->capture_default_str();
-  app.add_option("--alpha", o.alpha, "LoRA's alpha; else r");
+  app.add_option("--alpha", o.alpha, "LoRA's and LoKr's alpha; else r");
   app.add_option("--scale", o.scale, "MoRA's scale; else 1");
   app.add_option("--targets", o.targets,
                  "Modules: q_proj,v_proj; else all linear layers but the head")

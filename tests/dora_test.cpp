@@ -63,6 +63,9 @@ TEST(Dora, HoldsTheNormsInGradients) {
                               random);
   expect_gradients_hold_norms(
       mora::DoraLinear<double, mora::MoraAdapter<double>>(w, {.direction = {.rank = 2}}), random);
+  expect_gradients_hold_norms(mora::DoraLinear<double, mora::LokrAdapter<double>>(
+                                  w, {.direction = {.rank = 2}}, random.generator()),
+                              random);
 }
 
 TEST(Dora, HasRowsOfTheGivenLengths) {

@@ -19,8 +19,8 @@ using mora::StateError;
 using Model = Llama<double>;
 using Names = std::vector<std::string>;
 
-constexpr Kind every_kind[] = {Kind::lora, Kind::rotation, Kind::sharing, Kind::dora,
-                               Kind::hira, Kind::miss,     Kind::asylora, Kind::full};
+constexpr Kind every_kind[] = {Kind::lora, Kind::rotation, Kind::sharing, Kind::dora, Kind::hira,
+                               Kind::miss, Kind::lokr,     Kind::asylora, Kind::full};
 
 Names parameter_names(const Model& model) {
   Names names;
@@ -383,8 +383,8 @@ class LlamaMerging : public testing::TestWithParam<Kind> {
   }
 };
 std::string name_of(const testing::TestParamInfo<Kind>& kind) {
-  constexpr const char* names[] = {"Lora", "Rotation", "Sharing", "Dora",
-                                   "Hira", "Miss",     "AsyLora", "Full"};
+  constexpr const char* names[] = {"Lora", "Rotation", "Sharing", "Dora", "Hira",
+                                   "Miss", "Lokr",     "AsyLora", "Full"};
   return names[static_cast<int>(kind.param)];
 }
 INSTANTIATE_TEST_SUITE_P(, LlamaMerging, testing::ValuesIn(every_kind), name_of);

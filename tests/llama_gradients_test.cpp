@@ -74,6 +74,8 @@ constexpr Way ways[] = {
     {"Sharing", false, false, on_all_linear<Kind::sharing>},
     {"Hira", false, false, on_all_linear<Kind::hira>},
     {"MissRecomputed", false, true, on_all_linear<Kind::miss>},
+    {"Lokr", false, false, on_all_linear<Kind::lokr>},
+    {"LokrWithDropout", false, false, with_dropout<Kind::lokr>, true},
     {"AsyLoraWithDropout", false, false, with_dropout<Kind::asylora>, true},
     {"LoraWithDropout", false, false, with_dropout<Kind::lora>, true},
     {"RotationWithDropout", false, false, with_dropout<Kind::rotation>, true},

@@ -78,6 +78,24 @@ TEST(LowRank, OfLoraIsItsUpdateOrTheBestOfARank) {
   }
 }
 
+TEST(LowRank, OfLokrIsItsUpdateOrTheBestOfARank) {
+  for (const Shape& shape : awkward_shapes) {
+    SCOPED_TRACE(shape);
+    for (const bool both : {false, true}) {
+      Random random(1);
+      const mora::LokrSettings settings{.rank = shape.rank,
+                                        .alpha = -3.0,
+                                        .decompose_factor = both ? 12 : -1,
+                                        .decompose_both = both};
+      mora::LokrAdapter<double> adapter(shape.in, shape.out, settings, random.generator());
+      const auto& sizes = adapter.shape();
+      const Index rank1 = sizes.thin1 ? sizes.rank : std::min(sizes.rows1, sizes.cols1);
+      const Index rank2 = sizes.thin2 ? sizes.rank : std::min(sizes.rows2, sizes.cols2);
+      expect_all_forms(std::move(adapter), rank1 * rank2, random);
+    }
+  }
+}
+
 TEST(LowRank, OfFullFineTuningIsTheBestOfARank) {
   Random random(1);
   for (const auto& [out, in] : {std::pair<Index, Index>{13, 29}, {29, 13}}) {

@@ -124,6 +124,24 @@ TEST_P(MissReference, Agrees) {
   expect_agrees(layer, fixture);
 }
 
+class LokrReference : public Reference {};
+INSTANTIATE_TEST_SUITE_P(, LokrReference, testing::ValuesIn(Fixture::names("lokr")), name_of);
+
+TEST_P(LokrReference, Agrees) {
+  const Fixture fixture(GetParam());
+  const mora::LokrSettings settings{.rank = fixture.integer("r"),
+                                    .alpha = fixture.number("alpha"),
+                                    .decompose_factor = fixture.integer("decompose_factor"),
+                                    .decompose_both = fixture.integer("decompose_both") != 0};
+  Random random(1);
+  mora::LokrLinear<double> layer(frozen_of(fixture), settings, random.generator());
+  layer.visit_parameters([&](std::string_view name, auto& p) {
+    EXPECT_EQ(p.value.norm() == 0.0, name == "W1" || name == "W1a") << name;  // as PEFT begins
+    p.value = fixture.tensor(std::string(name));
+  });
+  expect_agrees(layer, fixture);
+}
+
 TEST(Reference, AllFilesAreThere) {
   EXPECT_EQ(Fixture::names("mora").size(), 5u * 7u);
   EXPECT_EQ(Fixture::names("lora").size(), 4u);
@@ -131,6 +149,7 @@ TEST(Reference, AllFilesAreThere) {
   EXPECT_EQ(Fixture::names("dora").size(), 4u);
   EXPECT_EQ(Fixture::names("hira").size(), 4u);
   EXPECT_EQ(Fixture::names("miss").size(), 4u);
+  EXPECT_EQ(Fixture::names("lokr").size(), 5u);
 }
 
 TEST(ReferenceTypes, AreThoseOfThePapersCode) {

@@ -64,6 +64,17 @@ TEST(Spectrum, OfLoraIsThatOfTheUpdate) {
   }
 }
 
+TEST(Spectrum, OfLokrIsThatOfTheUpdate) {
+  for (const Shape& shape : awkward_shapes) {
+    SCOPED_TRACE(shape);
+    Random random(1);
+    expect_is_that_of_the_update(
+        mora::LokrAdapter<double>(shape.in, shape.out, {.rank = shape.rank, .alpha = -3.0},
+                                  random.generator()),
+        random);
+  }
+}
+
 TEST(Spectrum, OfFloatAdaptersIsComputedInDouble) {
   Random random(1);
   expect_is_that_of_the_update(mora::MoraAdapter<float>(31, 25, {.rank = 2}), random);

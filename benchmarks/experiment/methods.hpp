@@ -84,6 +84,20 @@ struct Hira {
   }
 };
 
+/// With W1 of 4 x 4: near the square root LoKr has a tenth of LoRA's numbers, and cannot have more.
+/// Of a thin W2 with a rank of 4 r - 1 are 16 + (4 r - 1) (d + k) / 4, at most r (d + k) from d + k
+/// = 64 on, where 4 divides both; a full one has fewer.
+struct Lokr {
+  std::string name;
+  template <class T>
+  using Layer = mora::LokrLinear<T>;
+
+  [[nodiscard]] mora::LokrSettings settings(Index rank, std::uint64_t /*seed*/) const {
+    const Index own = 4 * rank - 1;
+    return {.rank = own, .alpha = 2.0 * static_cast<double>(own), .decompose_factor = 4};
+  }
+};
+
 struct Miss {
   std::string name;
   template <class T>
@@ -137,6 +151,7 @@ void for_each_relative(const F& f) {
   f(Dora<Mora<mora::Sharing>>{"dora_sharing"});
   f(Dora<Mora<mora::Rotation>>{"dora_rotation"});
   f(Hira{"hira"});
+  f(Lokr{"lokr"});
   f(Miss{"miss"});
 }
 

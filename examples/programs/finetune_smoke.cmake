@@ -72,7 +72,7 @@ foreach(file IN ITEMS adapter_config.json adapter_model.safetensors)
 endforeach()
 
 # Every form and kind of adapter.
-foreach(method IN ITEMS lora rslora asylora dora hira miss full sharing random_sharing truncation
+foreach(method IN ITEMS lora rslora asylora dora hira lokr miss full sharing random_sharing truncation
                         covering_rotation)
   set(rank --rank 2)
   if(method STREQUAL full)
@@ -83,9 +83,9 @@ foreach(method IN ITEMS lora rslora asylora dora hira miss full sharing random_s
 endforeach()
 expect(0 "step 8 of 8" finetune "${out}/full" "${out}/tokens.u16" "${out}/tokens" ${short} --form
        uint16 --targets q_proj,v_proj --method lora)
-expect(1 "expected lora, rslora, asylora, dora, hira, miss, full or an operator, found lokr" ${run}
-       "${out}/x" --method lokr)
-foreach(method IN ITEMS dora hira)
+expect(1 "expected lora, rslora, asylora, dora, hira, lokr, miss, full or an operator, found loha"
+       ${run} "${out}/x" --method loha)
+foreach(method IN ITEMS dora hira lokr)
   expect(1 "--dropout is for" ${run} "${out}/x" --method ${method} --dropout 0.1)
 endforeach()
 expect(1 "--merged: expected another folder" ${run} "${out}/x" --merged "${out}/./x")
@@ -118,7 +118,7 @@ expect(1 "nowhere" finetune "${out}/nowhere" "${out}/text.txt" "${out}/x")
 
 # The adapter on its base says what the merged model says.
 expect(0 "[^\n]*\n" generate "${out}/full" "2 + 2 = " --most 5)
-foreach(method IN ITEMS dora hira miss asylora)
+foreach(method IN ITEMS dora hira lokr miss asylora)
   expect_same_tokens("${out}/merged_${method}|1 50 50|--most|12"
                      "${model}|--adapter|${out}/${method}|--seed|5|1 50 50|--most|12")
 endforeach()

@@ -39,7 +39,7 @@ template <class A>
   return AnyAdapter<double>(std::move(adapter));
 }
 
-/// LoRA, two kinds of MoRA, DoRA, HiRA, MiSS and a whole norm.
+/// LoRA, two kinds of MoRA, DoRA, HiRA, MiSS, LoKr and a whole norm.
 [[nodiscard]] std::vector<NamedAdapter<double>> some_adapters(const mora::LlamaConfig& config,
                                                               double deviation = 0.1) {
   Random random(3);
@@ -71,6 +71,10 @@ template <class A>
   adapters.push_back({"model.layers.1.mlp.up_proj",
                       AnyAdapter<double>(mora::MissAdapter<double>(
                           hidden, random.matrix<double>(3, config.intermediate_size, deviation)))});
+  adapters.push_back(
+      {"model.layers.0.self_attn.o_proj",
+       filled(mora::LokrAdapter<double>(query, hidden, {.rank = 1}, random.generator()), random,
+              deviation)});
   adapters.push_back(
       {"model.norm", AnyAdapter<double>(mora::FullAdapter<double>(mora::FrozenLinear<double>(
                          Matrix<double>(Matrix<double>::Constant(1, hidden, 0.75)))))});

@@ -113,8 +113,8 @@ TEST_F(PeftConfigTest, Case113UnknownKeysAreOneWarning) {
 TEST_F(PeftConfigTest, Case114WrongPeftType) {
   for (const Json& type : {Json("IA3"), Json("lora"), Json("mora"), Json("")}) {
     set("peft_type", type);
-    EXPECT_TRUE(refused("peft_type",
-                        {"expected 'LORA', 'HIRA', 'MISS' or 'MORA'", type.get<std::string>()}));
+    EXPECT_TRUE(refused("peft_type", {"expected 'LORA', 'HIRA', 'LOKR', 'MISS' or 'MORA'",
+                                      type.get<std::string>()}));
   }
   set("peft_type", 7);
   EXPECT_TRUE(refused("peft_type", {"expected a string, found 7"}));
@@ -204,6 +204,59 @@ TEST_F(PeftConfigTest, HiraAndMissAreReadWithTheirOwnDefaults) {
     change_config([other](Json& json) { json["init_weights"] = other; });
     EXPECT_TRUE(refused("init_weights'", {other, "only the plain MiSS"}));
   }
+}
+
+TEST_F(PeftConfigTest, LokrIsReadWithItsOwnKeys) {
+  write_file(config_path(), R"({"peft_type": "LOKR", "target_modules": ["q"]})");
+  EXPECT_EQ(config().dialect, mora::PeftDialect::lokr);
+  EXPECT_EQ(config().method(), "LoKr");
+  EXPECT_EQ(config().rank, 8);
+  EXPECT_EQ(config().alpha, 8.0);
+  EXPECT_EQ(config().decompose_factor, -1);
+  EXPECT_FALSE(config().decompose_both);
+  copy("lokr");
+  const auto put = [&](const char* key, const Json& value) {
+    copy("lokr");
+    change_config([&](Json& json) { json[key] = value; });
+  };
+  EXPECT_EQ(config().warnings, std::vector<std::string>{});
+  const mora::LokrSettings settings = config().lokr_of("model.layers.0.self_attn.v_proj");
+  EXPECT_EQ(settings.rank, 2);
+  EXPECT_EQ(settings.alpha, 30.5);
+  EXPECT_EQ(config().lokr_of("model.layers.0.self_attn.q_proj").rank, 1);
+  EXPECT_TRUE(settings.decompose_both);
+  put("decompose_factor", 16);
+  EXPECT_EQ(config().decompose_factor, 16);
+  for (const Json& wrong : {Json(0), Json(-2), Json(1.5), Json("4"), Json(true)}) {
+    put("decompose_factor", wrong);
+    EXPECT_TRUE(refused("decompose_factor'",
+                        {"expected -1 or a whole number of at least 1", "found " + wrong.dump()}));
+  }
+  put("decompose_factor", nullptr);
+  EXPECT_TRUE(refused("decompose_factor'", {"found null"}));
+  put("alpha", "8");
+  EXPECT_TRUE(refused("alpha'", {"found \"8\""}));
+  put("decompose_both", 1);
+  EXPECT_TRUE(refused("decompose_both'", {"found 1"}));
+}
+
+// Of training alone, and not there: the adapter is the same.
+TEST_F(PeftConfigTest, DropoutsOfLokrAreLeftOut) {
+  copy("lokr");
+  change_config([](Json& json) {
+    json["rank_dropout"] = 0.1;
+    json["module_dropout"] = 0.2;
+    json["rank_dropout_scale"] = true;
+    json["use_effective_conv2d"] = true;
+    json["init_weights"] = "lycoris";
+  });
+  const auto warnings = config().warnings;
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_NE(warnings[0].find("'rank_dropout' is left out"), std::string::npos) << warnings[0];
+  EXPECT_NE(warnings[1].find("'module_dropout' is left out"), std::string::npos) << warnings[1];
+  EXPECT_EQ(config().dropout, 0.0);
+  change_config([](Json& json) { json["module_dropout"] = 1.5; });
+  EXPECT_TRUE(refused("module_dropout'", {"expected 0 <= module_dropout <= 1", "found 1.5"}));
 }
 
 TEST_F(PeftConfigTest, Case118MoraWithoutTypeIsTheReferencesDefault) {

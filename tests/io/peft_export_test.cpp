@@ -75,6 +75,23 @@ TEST(LoraExport, HasTheSameUpdates) {
   EXPECT_GT(small.modules[1].relative_error, 0.1);
 }
 
+// Its rank is the product of its factors': 5 * 2 in halves, 2 with a part of it.
+TEST(LoraExport, OfLokrIsItsUpdateOrTheBestOfARank) {
+  Random random(3);
+  const std::vector<NamedAdapter<double>> adapters = {
+      {"lokr", filled(mora::LokrAdapter<double>(25, 35, {.rank = 2}, random.generator()), random)}};
+  const Matrix<double> wanted = update_of(adapters[0]);
+  const auto exact = mora::export_lora(adapters);
+  EXPECT_EQ(exact.modules.at(0).rank, 10);
+  EXPECT_TRUE(near(update_of(exact.adapters.at(0)), wanted));
+  const auto small = mora::export_lora(adapters, {.rank = 2});
+  const double error = (update_of(small.adapters.at(0)) - wanted).norm() / wanted.norm();
+  EXPECT_TRUE(near<double>(small.modules.at(0).relative_error, error, 1.0));
+  EXPECT_GT(error, 0.1);
+  const auto near_mora = mora::export_mora(adapters, {.rank = 2});
+  EXPECT_GT(near_mora.modules.at(0).relative_error, 0.1);
+}
+
 TEST(MoraExport, IsTheNearestOfItsOperator) {
   const auto adapters = mixed();
   const mora::RandomSharing op{.seed = 5};

@@ -37,7 +37,7 @@ class StoredPeft : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(, StoredPeft,
                          testing::Values("lora", "rslora", "patterns", "modules_to_save", "regex",
                                          "some_layers", "tied", "tied_embedding", "dora", "hira",
-                                         "miss"),
+                                         "miss", "lokr"),
                          [](const auto& name) { return std::string(name.param); });
 
 TEST_P(StoredPeft, HasTheLogitsOfPeft) {
@@ -235,6 +235,47 @@ TEST_F(PeftFolders, HiraAndMissFitTheirLayersOrAreRefused) {
   EXPECT_TRUE(is_refused({"miss_block': expected 4 rows", "found 5"}));
   change_config([](Json& json) { json["rank_pattern"] = {{"k_proj", 5}}; });
   EXPECT_TRUE(is_refused({"'rank_pattern': expected none, as MiSS has one rank"}));
+}
+
+// Which factors are in halves follows from the rank and the layer's size.
+TEST_F(PeftFolders, LokrFitsItsLayersOrIsRefused) {
+  copy("lokr");
+  layer("model.layers.0.self_attn.v_proj").in_features = 20;
+  EXPECT_TRUE(does_not_fit(
+      {"0.self_attn.v_proj.lokr_w2': expected ", "[4, 5]", "20 inputs", "an adapter of another"}));
+  layer("model.layers.0.self_attn.v_proj").in_features = 24;  // 2 < half of 6
+  EXPECT_TRUE(does_not_fit(
+      {"v_proj.lokr_w2': expected two thin halves", "[4, 6]", "rank of 2", "found a full one"}));
+  layer("model.layers.0.self_attn.v_proj").in_features = 16;
+  (void)open().adapters<float>(layers_);
+  change_config([](Json& json) { json["decompose_both"] = false; });
+  EXPECT_TRUE(does_not_fit(
+      {"0.self_attn.q_proj.lokr_w1_a': expected a full factor [4, 4]", "found halves"}));
+  change_config([](Json& json) { json["decompose_factor"] = 2; });
+  EXPECT_TRUE(does_not_fit({"lm_head.lokr_w1': expected shape [2, 2]", "found [4, 4]"}));
+  copy("lokr");
+  change_config([](Json& json) { json["rank_pattern"] = {{"q_proj", 3}}; });
+  EXPECT_TRUE(is_refused({"q_proj.lokr_w1_b': expected 3 rows", "found 1"}));
+  const auto drop = [&](const char* end) {
+    copy("lokr");
+    change_tensors([end](Tensors& tensors) { tensors.erase(find(tensors, end)); });
+  };
+  drop("0.mlp.down_proj.lokr_w2_b");
+  EXPECT_TRUE(is_refused({"0.mlp.down_proj", "lokr_w2_b' beside it"}));
+  drop("0.self_attn.v_proj.lokr_w1");
+  EXPECT_TRUE(is_refused({"0.self_attn.v_proj", "lokr_w1' beside it"}));
+  const auto rename = [&](const char* end, const char* other) {
+    copy("lokr");
+    change_tensors([=](Tensors& tensors) {
+      tensors.push_back(*find(tensors, end));
+      std::string& name = tensors.back().info.name;
+      name.replace(name.rfind('.') + 1, name.npos, other);
+    });
+  };
+  rename("0.mlp.down_proj.lokr_w1", "lokr_w1_a");
+  EXPECT_TRUE(is_refused({"down_proj.lokr_w1_a': is no part of an adapter of LoKr"}));
+  rename("0.mlp.down_proj.lokr_w1", "lokr_t2");
+  EXPECT_TRUE(is_refused({"down_proj.lokr_t2': is a part of LoKr of a convolution"}));
 }
 
 TEST_F(PeftFolders, Case128TensorsThatBelongToNothing) {

@@ -106,7 +106,7 @@ TEST_F(PeftSave, KeepsEveryBitOfSettingsThatDiffer) {
   EXPECT_EQ(config()["rank_pattern"].dump(), R"({"c.b.a":1,"b.a":3,"a":2})");
 }
 
-// PEFT's HiRA and MiSS do not have the key that brings a tied head.
+// PEFT's HiRA, LoKr and MiSS do not have the key that brings a tied head.
 TEST_F(PeftSave, NamesBothTiedModulesWhereThereIsNoKey) {
   Random random(4);
   mora::save_peft<float>({{"x.q", AnyAdapter<float>(mora::HiraAdapter<float>(
@@ -124,6 +124,34 @@ TEST_F(PeftSave, HasMissOfNoMoreThanTheInputs) {
   EXPECT_TRUE(
       refuses({{"x.q", AnyAdapter<float>(mora::MissAdapter<float>(5, random.matrix<float>(6, 7)))}},
               {"x.q", "in_features, 5, found 6"}));
+}
+
+AnyAdapter<float> lokr_adapter(const mora::LokrSettings& settings) {
+  mora::SplitMix64 generator(12);
+  return AnyAdapter<float>(mora::LokrAdapter<float>(5, 7, settings, generator));
+}
+
+TEST_F(PeftSave, WritesTheKeysOfLokr) {
+  mora::save_peft<float>({{"x.q", lokr_adapter({.rank = 2, .alpha = 3.0, .decompose_factor = 4})},
+                          {"x.v", lokr_adapter({.rank = 1, .alpha = 0.5, .decompose_factor = 4})},
+                          {"model.embed_tokens", full_adapter()}},
+                         target_.where(), {.tied_head = true});
+  EXPECT_EQ(config(), Json::parse(R"({
+    "peft_type": "LOKR", "task_type": "CAUSAL_LM", "base_model_name_or_path": null,
+    "inference_mode": true, "r": 2, "rank_pattern": {"x.q": 2, "x.v": 1},
+    "target_modules": ["x.q", "x.v"], "modules_to_save": ["model.embed_tokens", "lm_head"],
+    "init_weights": true, "alpha": 3, "alpha_pattern": {"x.q": 3, "x.v": 0.5},
+    "decompose_factor": 4, "decompose_both": false})"));
+  const auto again = read({"x.q", "x.v", "model.embed_tokens", "lm_head"});
+  EXPECT_EQ(again.at(3).adapter.get_if<mora::LokrAdapter<float>>()->settings().alpha, 0.5);
+}
+
+TEST_F(PeftSave, RefusesLokrThatOneFolderCannotSay) {
+  EXPECT_TRUE(refuses({{"a", lokr_adapter({})}, {"b", lokr_adapter({.decompose_factor = 2})}},
+                      {"one decompose_factor", "a and b differ"}));
+  EXPECT_TRUE(refuses({{"a", lokr_adapter({})}, {"b", lokr_adapter({.decompose_both = true})}},
+                      {"one decompose_both", "a and b differ"}));
+  EXPECT_TRUE(refuses({{"a", lokr_adapter({}), 0.5}}, {"a: PEFT's LoKr has no dropout", "0.5"}));
 }
 
 TEST_F(PeftSave, RefusesWhatOneFolderCannotSay) {

@@ -15,7 +15,7 @@ using LayerTypes =
     testing::Types<mora::MoraLinear<float>, mora::MoraLinear<double, mora::Sharing>,
                    mora::MoraLinear<float, mora::RandomSharing>, mora::LoraLinear<float>,
                    mora::DoraLinear<double>, mora::HiraLinear<float>, mora::MissLinear<double>,
-                   mora::FullLinear<double>>;
+                   mora::LokrLinear<double>, mora::FullLinear<double>>;
 TYPED_TEST_SUITE(EveryLayer, LayerTypes);
 
 }  // namespace mora_tests

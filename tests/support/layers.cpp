@@ -94,6 +94,19 @@ LayerKind miss_kind() {
   });
 }
 
+/// With a factor of 12 some shapes have a thin W1, which they have not near the square root.
+LayerKind lokr_kind(const char* name, Index decompose_factor, bool decompose_both) {
+  return layer_kind(name,
+                    [=]<class T>(mora::FrozenLinear<T> base, const Shape& shape, Random& random) {
+                      return mora::LokrLinear<T>(std::move(base),
+                                                 {.rank = shape.rank,
+                                                  .alpha = 3.0,
+                                                  .decompose_factor = decompose_factor,
+                                                  .decompose_both = decompose_both},
+                                                 random.generator());
+                    });
+}
+
 LayerKind full_kind() {
   return layer_kind("Full", []<class T>(mora::FrozenLinear<T> base, const Shape&, Random&) {
     return mora::FullLinear<T>(std::move(base));
@@ -114,6 +127,8 @@ std::vector<LayerKind> layer_kinds() {
   kinds.push_back(dora_over_mora_kind<mora::Rotation>("DoraOverRotation"));
   kinds.push_back(hira_kind());
   kinds.push_back(miss_kind());
+  kinds.push_back(lokr_kind("Lokr", -1, false));
+  kinds.push_back(lokr_kind("LokrOfTwoThinFactors", 12, true));
   kinds.push_back(full_kind());
   return kinds;
 }

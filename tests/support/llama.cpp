@@ -24,6 +24,7 @@ void attach(Llama<T>& model, const std::string& name, Kind kind, const Targets& 
       return with(mora::DoraSettings<mora::LoraSettings>{.direction = {.rank = 2, .alpha = 3.0}});
     case Kind::hira: return with(mora::HiraSettings{.rank = 2});
     case Kind::miss: return with(mora::MissSettings{.rank = 3});
+    case Kind::lokr: return with(mora::LokrSettings{.rank = 2, .alpha = 3.0});
     case Kind::asylora:
       return with(mora::LoraSettings{
           .rank = 2, .alpha = 3.0, .init = mora::LoraInit::orthonormal, .train_a = false});

@@ -100,7 +100,7 @@ template <class T = double>
 }
 
 /// Adapters of a kind, with settings under which every part of them counts.
-enum class Kind { lora, rotation, sharing, dora, hira, miss, asylora, full };
+enum class Kind { lora, rotation, sharing, dora, hira, miss, lokr, asylora, full };
 template <class T>
 void attach(Llama<T>& model, const std::string& name, Kind kind, const Targets& targets,
             double dropout = 0.0);

@@ -12,6 +12,7 @@
 #include "mora/adapters/dora.hpp"
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/hira.hpp"
+#include "mora/adapters/lokr.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/merging.hpp"
 #include "mora/adapters/miss.hpp"
@@ -26,7 +27,7 @@ enum class SharedWeight {
 };
 
 /// A frozen linear layer with an adapter around it; MoraLinear, LoraLinear, DoraLinear, HiraLinear,
-/// MissLinear and FullLinear are it.
+/// MissLinear, LokrLinear and FullLinear are it.
 ///
 /// Shapes: X [tokens, in], Y [tokens, out], dY and dX like them; any number of tokens, zero too.
 /// Every function throws ShapeError for other shapes (with both numbers), ArgumentError for results
@@ -43,9 +44,9 @@ class AdaptedLinear {
   using Settings = typename A::Settings;
   using Output = MutableView<Scalar>;
 
-  /// What a training forward pass keeps for the backward pass: for LoRA, HiRA and full fine-tuning
-  /// x, for MoRA and MiSS the compressed x alone. Make one for each layer and keep it: its memory
-  /// is reused. A backward pass uses it up, so that no gradient is counted twice.
+  /// What a training forward pass keeps for the backward pass: for LoRA, HiRA, LoKr and full
+  /// fine-tuning x, for MoRA and MiSS the compressed x alone. Make one for each layer and keep it:
+  /// its memory is reused. A backward pass uses it up, so that no gradient is counted twice.
   class Saved {
    public:
     Saved() = default;
@@ -351,6 +352,10 @@ using HiraLinear = AdaptedLinear<HiraAdapter<T>>;
 /// A frozen linear layer with MiSS: `MissLinear<float> layer(W, {.rank = 16});`
 template <class T>
 using MissLinear = AdaptedLinear<MissAdapter<T>>;
+
+/// A frozen linear layer with LoKr: `LokrLinear<float> layer(W, {.rank = 8}, generator);`
+template <class T>
+using LokrLinear = AdaptedLinear<LokrAdapter<T>>;
 
 /// A linear layer that trains in full, from the frozen weight's numbers.
 template <class T>

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/adapters/lokr.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
@@ -167,6 +168,39 @@ template <Real T>
   piece.left = adapter.matrix().value.transpose().template cast<double>();
   piece.right = MatrixXd::Zero(adapter.in_features(), piece.left.cols());
   for (Index j = 0; j < piece.right.rows(); ++j) piece.right(j, j % piece.right.cols()) = 1.0;
+  return {std::move(piece)};
+}
+
+/// A factor of LoKr's as left * right^T, no wider than it has to be.
+template <Real T>
+[[nodiscard]] std::pair<MatrixXd, MatrixXd> halves_of(const LokrFactor<T>& factor, bool thin) {
+  const MatrixXd a = factor.a.value.template cast<double>();
+  if (thin) return {a, factor.b.value.transpose().template cast<double>()};
+  if (a.cols() <= a.rows()) return {a, MatrixXd::Identity(a.cols(), a.cols())};
+  return {MatrixXd::Identity(a.rows(), a.rows()), a.transpose()};
+}
+
+/// a (x) b.
+[[nodiscard]] inline MatrixXd kronecker(const MatrixXd& a, const MatrixXd& b) {
+  MatrixXd product(a.rows() * b.rows(), a.cols() * b.cols());
+  for (Index i = 0; i < a.rows(); ++i) {
+    for (Index j = 0; j < a.cols(); ++j) {
+      product.block(i * b.rows(), j * b.cols(), b.rows(), b.cols()) = a(i, j) * b;
+    }
+  }
+  return product;
+}
+
+/// s W1 (x) W2: one piece, whose halves are the Kronecker products of theirs.
+template <Real T>
+[[nodiscard]] std::vector<UpdatePiece> update_pieces(const LokrAdapter<T>& adapter,
+                                                     PieceForm /*form*/ = PieceForm::exact) {
+  adapter.require_shapes();
+  UpdatePiece piece = whole_piece(adapter.out_features(), adapter.in_features());
+  const auto [left1, right1] = halves_of(adapter.w1(), adapter.shape().thin1);
+  const auto [left2, right2] = halves_of(adapter.w2(), adapter.shape().thin2);
+  piece.left = adapter.settings().scale() * kronecker(left1, left2);
+  piece.right = kronecker(right1, right2);
   return {std::move(piece)};
 }
 

@@ -129,11 +129,12 @@ class PeftTensorRules {
   }
 
  private:
-  /// Which tensors an adapter consists of.
-  [[nodiscard]] std::vector<PeftRole> wanted() const {
+  /// Which tensors a module's adapter consists of.
+  [[nodiscard]] std::vector<PeftRole> wanted(const PeftModule& module) const {
     switch (config_.dialect) {
       case PeftDialect::mora: return {PeftRole::m};
       case PeftDialect::hira: return {PeftRole::hira_a, PeftRole::hira_b};
+      case PeftDialect::lokr: return wanted_of_lokr(module);
       case PeftDialect::miss: return {PeftRole::miss};
       case PeftDialect::lora:
       case PeftDialect::paper: break;
@@ -143,9 +144,22 @@ class PeftTensorRules {
     return {PeftRole::a, PeftRole::b};
   }
 
+  /// Which factors are thin follows from the layer's size: here either form will do.
+  [[nodiscard]] static std::vector<PeftRole> wanted_of_lokr(const PeftModule& module) {
+    std::vector<PeftRole> roles;
+    for (const LokrRoles& factor : {lokr_w1_roles, lokr_w2_roles}) {
+      if (!module[factor.whole] && (module[factor.a] || module[factor.b])) {
+        roles.insert(roles.end(), {factor.a, factor.b});
+      } else {
+        roles.push_back(factor.whole);
+      }
+    }
+    return roles;
+  }
+
   void check(const std::string& name, const PeftModule& module) const {
     if (module.saved()) return check_saved(name, module);
-    const std::vector<PeftRole> roles = wanted();
+    const std::vector<PeftRole> roles = wanted(module);
     for (const PeftRole role : peft_adapter_roles) {
       const bool expected = std::find(roles.begin(), roles.end(), role) != roles.end();
       const auto& tensor = module[role];
@@ -179,6 +193,12 @@ class PeftTensorRules {
                       *module[PeftRole::hira_b]);
         break;
       }
+      case PeftDialect::lokr:
+        for (const LokrRoles& factor : {lokr_w1_roles, lokr_w2_roles}) {
+          if (module[factor.whole]) continue;
+          check_factors(config_.rank_of(name), *module[factor.b], *module[factor.a]);
+        }
+        break;
       case PeftDialect::miss: check_rows(config_.rank_of(name), *module[PeftRole::miss]); break;
       case PeftDialect::paper:
       case PeftDialect::mora: check_mora(module); break;
@@ -199,7 +219,7 @@ class PeftTensorRules {
   }
 
   void check_mora(const PeftModule& module) const {
-    for (const PeftRole role : wanted()) {
+    for (const PeftRole role : wanted(module)) {
       const StoredTensor& matrix = *module[role];
       if (rows_of(matrix) != cols_of(matrix)) {
         fail_tensor(matrix, "expected MoRA's square matrix, found shape ",

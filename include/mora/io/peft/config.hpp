@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mora/adapters/hira.hpp"
+#include "mora/adapters/lokr.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/side.hpp"
@@ -21,6 +22,7 @@ namespace mora::inline MORA_ABI {
 enum class PeftDialect {
   lora,   ///< PEFT's of LoRA and DoRA.
   hira,   ///< PEFT's of HiRA.
+  lokr,   ///< PEFT's of LoKr.
   miss,   ///< PEFT's of MiSS.
   paper,  ///< Of the MoRA paper's fork of PEFT: its five operators, no scale.
   mora,   ///< This library's of MoRA, which other readers refuse.
@@ -32,7 +34,7 @@ namespace detail {
 struct PeftDialectRow {
   PeftDialect dialect;
   std::string_view type;     // the value of peft_type
-  std::string_view dropout;  // keys
+  std::string_view dropout;  // keys; empty where a method has none
   std::string_view start;
   Index rank;  // where r is missing
 };
@@ -40,6 +42,7 @@ inline constexpr std::array peft_dialects = {
     PeftDialectRow{PeftDialect::lora, "LORA", "lora_dropout", "init_lora_weights",
                    LoraSettings().rank},
     PeftDialectRow{PeftDialect::hira, "HIRA", "hira_dropout", "init_weights", HiraSettings().rank},
+    PeftDialectRow{PeftDialect::lokr, "LOKR", "", "init_weights", LokrSettings().rank},
     PeftDialectRow{PeftDialect::miss, "MISS", "miss_dropout", "init_weights", MissSettings().rank},
     PeftDialectRow{PeftDialect::paper, "LORA", "lora_dropout", "init_lora_weights",
                    LoraSettings().rank},
@@ -141,12 +144,20 @@ struct PeftConfig {
   std::vector<PeftPattern<Index>> rank_pattern = {};  ///< The first that names a module counts.
   double dropout = 0.0;
 
-  /// \name LoRA's alone.
+  /// \name LoRA's and LoKr's.
   /// @{
   double alpha = 8.0;
   std::vector<PeftPattern<double>> alpha_pattern = {};
+  /// @}
+  /// \name LoRA's alone.
+  /// @{
   LoraScaling scaling = LoraScaling::standard;
   bool dora = false;  ///< DoRA over it.
+  /// @}
+  /// \name LoKr's alone.
+  /// @{
+  Index decompose_factor = -1;
+  bool decompose_both = false;
   /// @}
   /// \name MoRA's alone; the paper's dialect has the reference's rounding and scale 1.
   /// @{
@@ -170,11 +181,12 @@ struct PeftConfig {
   std::string task_type = {};              ///< "CAUSAL_LM", or nothing.
   std::vector<std::string> warnings = {};  ///< What is left out and changes no result.
 
-  /// "LoRA", "DoRA", "HiRA", "MiSS" or "MoRA".
+  /// "LoRA", "DoRA", "HiRA", "LoKr", "MiSS" or "MoRA".
   [[nodiscard]] std::string_view method() const {
     switch (dialect) {
       case PeftDialect::lora: return dora ? "DoRA" : "LoRA";
       case PeftDialect::hira: return "HiRA";
+      case PeftDialect::lokr: return "LoKr";
       case PeftDialect::miss: return "MiSS";
       case PeftDialect::paper:
       case PeftDialect::mora: break;
@@ -190,6 +202,14 @@ struct PeftConfig {
   }
   [[nodiscard]] double scale_of(std::string_view module) const {
     return detail::value_of(scale_pattern, module, scale);
+  }
+
+  /// Of a module's LoKr.
+  [[nodiscard]] LokrSettings lokr_of(std::string_view module) const {
+    return {.rank = rank_of(module),
+            .alpha = alpha_of(module),
+            .decompose_factor = decompose_factor,
+            .decompose_both = decompose_both};
   }
 
   /// Whether PEFT would put an adapter on a module of this name, as far as names say: by an

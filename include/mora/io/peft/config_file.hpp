@@ -46,6 +46,7 @@ class PeftConfigReader {
     switch (config_.dialect) {
       case PeftDialect::lora: read_lora(); break;
       case PeftDialect::hira: break;
+      case PeftDialect::lokr: read_lokr(); break;
       case PeftDialect::miss: read_miss(); break;
       case PeftDialect::paper:
       case PeftDialect::mora: read_mora(); break;
@@ -66,7 +67,7 @@ class PeftConfigReader {
     const auto type = json_.text("peft_type");
     const auto row = std::ranges::find(peft_dialects, type.value_or("none"), &PeftDialectRow::type);
     if (row == peft_dialects.end()) {
-      json_.fail("peft_type", concat("expected 'LORA', 'HIRA', 'MISS' or 'MORA', found ",
+      json_.fail("peft_type", concat("expected 'LORA', 'HIRA', 'LOKR', 'MISS' or 'MORA', found ",
                                      type ? in_quotes(*type) : std::string("none")));
     }
     config_.dialect = row->dialect;
@@ -125,6 +126,7 @@ class PeftConfigReader {
       }
     }
     const std::string_view dropout = row_of(config_.dialect).dropout;
+    if (dropout.empty()) return;
     json_.refuse_null(dropout, "a number");
     config_.dropout = json_.number(dropout).value_or(0.0);
     if (!(config_.dropout >= 0.0 && config_.dropout < 1.0)) {
@@ -132,12 +134,41 @@ class PeftConfigReader {
     }
   }
 
-  void read_lora() {
-    json_.refuse_null("lora_alpha", "a number");
-    config_.alpha = json_.number("lora_alpha").value_or(config_.alpha);
+  void read_alpha(std::string_view key) {
+    json_.refuse_null(key, "a number");
+    config_.alpha = json_.number(key).value_or(config_.alpha);
     config_.alpha_pattern = numbers("alpha_pattern");
+  }
+
+  void read_lora() {
+    read_alpha("lora_alpha");
     if (json_.boolean("use_rslora").value_or(false)) config_.scaling = LoraScaling::rank_stabilized;
     config_.dora = json_.boolean("use_dora").value_or(false);
+  }
+
+  void read_lokr() {
+    read_alpha("alpha");
+    json_.refuse_null("decompose_factor", "a whole number");
+    const auto* const factor = json_.find("decompose_factor");
+    if (factor && *factor != nlohmann::json(-1)) {
+      if (!factor->is_number_unsigned() || *factor == nlohmann::json(0)) {
+        json_.wrong("decompose_factor", "-1 or a whole number of at least 1", *factor);
+      }
+      config_.decompose_factor = *json_.whole("decompose_factor");
+    }
+    config_.decompose_both = json_.boolean("decompose_both").value_or(false);
+    // Of training alone; what is learnt is the same adapter.
+    for (const std::string_view key : {"rank_dropout", "module_dropout"}) {
+      const double dropout = json_.number(key).value_or(0.0);
+      if (!(dropout >= 0.0 && dropout <= 1.0)) {
+        json_.fail(key, concat("expected 0 <= ", key, " <= 1, found ", dropout));
+      }
+      if (dropout > 0.0) leave_out(key, "LoKr has no dropout here");
+    }
+    // The one is of convolutions, the other of rank_dropout.
+    for (const std::string_view key : {"use_effective_conv2d", "rank_dropout_scale"}) {
+      (void)json_.find(key);
+    }
   }
 
   void read_miss() {
@@ -242,12 +273,16 @@ class PeftConfigReader {
     }
   }
 
+  void leave_out(std::string_view key, std::string_view why) {
+    config_.warnings.push_back(
+        concat(json_.path().string(), ": key '", key, "' is left out: ", why));
+  }
+
   void warn() {
     const std::string start = json_.path().string() + ": ";
     for (const PeftKey& each : peft_left_out) {
       const auto* const value = json_.find(each.key);
-      if (!value || is_off(*value)) continue;
-      config_.warnings.push_back(concat(start, "key '", each.key, "' is left out: ", each.what));
+      if (value && !is_off(*value)) leave_out(each.key, each.what);
     }
     if (const auto* const version = json_.find("peft_version"); version && is_newer(*version)) {
       config_.warnings.push_back(
@@ -256,8 +291,7 @@ class PeftConfigReader {
     }
     const bool additive = !config_.dora && config_.dialect != PeftDialect::hira;
     if (config_.dropout > 0.0 && !additive) {
-      config_.warnings.push_back(concat(start, "key '", row_of(config_.dialect).dropout,
-                                        "' is left out: only additive adapters have dropout here"));
+      leave_out(row_of(config_.dialect).dropout, "only additive adapters have dropout here");
     }
     for (const std::string_view key : peft_ignored) (void)json_.find(key);
     std::string unknown;
@@ -338,7 +372,7 @@ class PeftConfigReader {
 }  // namespace detail
 
 /// Reads adapter_config.json of any dialect. Missing keys have PEFT's defaults (r 8, of HiRA 32 and
-/// of MiSS 64; lora_alpha 8; mora_type 1 as in the paper's code). What changes results and is not
+/// of MiSS 64; alpha 8; mora_type 1 as in the paper's code). What changes results and is not
 /// there is refused by name (trained biases, starts that change the frozen weight, ...); keys that
 /// are not known are one warning. Regular expressions are never evaluated: in target_modules and
 /// exclude_modules they say nothing here, as the modules are those with tensors; in other places

@@ -42,6 +42,13 @@ inline void add_lora_keys(const PeftConfig& config, nlohmann::ordered_json& json
   if (config.dora) json["use_dora"] = true;
 }
 
+inline void add_lokr_keys(const PeftConfig& config, nlohmann::ordered_json& json) {
+  json["alpha"] = json_number(config.alpha);
+  json["alpha_pattern"] = json_patterns(config.alpha_pattern);
+  json["decompose_factor"] = config.decompose_factor;
+  json["decompose_both"] = config.decompose_both;
+}
+
 inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json) {
   const PeftOperator& plain = peft_operators[config.op.index()].op;
   json["mora_operator"] = name_of(config.op);
@@ -73,13 +80,16 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
       {"modules_to_save", detail::json_or_null(config.modules_to_save)},
   };
   // PEFT takes no key that a method does not have.
+  const bool lokr = config.dialect == PeftDialect::lokr;
   if (config.dialect == PeftDialect::miss) json.erase("rank_pattern");
-  if (config.dialect != PeftDialect::hira) json["bias"] = "none";
-  if (config.dialect != PeftDialect::miss) json["fan_in_fan_out"] = false;
+  if (row.dropout.empty()) json.erase(row.dropout);
+  if (config.dialect != PeftDialect::hira && !lokr) json["bias"] = "none";
+  if (config.dialect != PeftDialect::miss && !lokr) json["fan_in_fan_out"] = false;
   json[row.start] = true;
   if (config.ensure_weight_tying) json["ensure_weight_tying"] = true;
   switch (config.dialect) {
     case PeftDialect::lora: detail::add_lora_keys(config, json); break;
+    case PeftDialect::lokr: detail::add_lokr_keys(config, json); break;
     case PeftDialect::mora: detail::add_mora_keys(config, json); break;
     case PeftDialect::hira:
     case PeftDialect::miss: break;

@@ -94,6 +94,23 @@ void put_mora(const std::vector<const PeftPart<T>*>& parts, bool own_dialect, Pe
       config.scale_pattern);
 }
 
+template <Real T>
+void put_lokr(const std::vector<const PeftPart<T>*>& parts, PeftConfig& config) {
+  config.dialect = PeftDialect::lokr;
+  require_common<T>(parts, "decompose_factor",
+                    [](const PeftPart<T>& part) { return part.lokr->decompose_factor; });
+  require_common<T>(parts, "decompose_both",
+                    [](const PeftPart<T>& part) { return part.lokr->decompose_both; });
+  config.decompose_factor = parts.front()->lokr->decompose_factor;
+  config.decompose_both = parts.front()->lokr->decompose_both;
+  put_values(
+      parts, [](const PeftPart<T>& part) { return part.lokr->alpha; }, config.alpha,
+      config.alpha_pattern);
+  if (config.dropout == 0.0) return;
+  throw ArgumentError(concat(parts.front()->module,
+                             ": PEFT's LoKr has no dropout of inputs, found ", config.dropout));
+}
+
 /// Throws ArgumentError where one folder cannot say all of it.
 template <Real T>
 [[nodiscard]] PeftConfig peft_config_of(const std::vector<PeftPart<T>>& parts,
@@ -122,6 +139,8 @@ template <Real T>
     config.dialect = kind == Kind::hira ? PeftDialect::hira : PeftDialect::miss;
     require_common<T>(adapters, "rank of HiRA or MiSS",
                       [](const PeftPart<T>& part) { return part.rank; });
+  } else if (kind == Kind::lokr) {
+    put_lokr<T>(adapters, config);
   } else if (adapters.front()->lora) {
     config.dora = kind == Kind::dora;
     require_common<T>(adapters, "scaling of LoRA",

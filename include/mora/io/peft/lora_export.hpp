@@ -12,7 +12,7 @@
 
 namespace mora::inline MORA_ABI {
 
-/// Additive adapters (LoRA, MiSS, MoRA) as plain LoRA of scale 1, which every reader of PEFT
+/// Additive adapters (LoRA, LoKr, MiSS, MoRA) as plain LoRA of scale 1, which every reader of PEFT
 /// folders knows; what is stored whole (FullAdapter) stays. Without settings nothing is lost but
 /// rounding: rank r̂ for truncation and any sharing. Throws as low_rank does, naming the module, and
 /// ArgumentError for an adapter of a type of the caller's.

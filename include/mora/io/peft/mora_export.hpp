@@ -49,10 +49,11 @@ void name_module(const std::string& module, const F& f) {
 
 }  // namespace detail
 
-/// Additive adapters (LoRA, MiSS, MoRA) as MoRA of one operator, each module's update as near as
-/// that operator can have it (nearest_mora); what is stored whole (FullAdapter) stays. An operator
-/// cannot say what another has learnt, as a rule: look at the errors. Throws as nearest_mora does,
-/// naming the module, and ArgumentError for another adapter that is not additive.
+/// Additive adapters (LoRA, LoKr, MiSS, MoRA) as MoRA of one operator, each module's update as near
+/// as that operator can have it (nearest_mora); what is stored whole (FullAdapter) stays. An
+/// operator cannot say what another has learnt, as a rule: look at the errors. Throws as
+/// nearest_mora does, naming the module, and ArgumentError for another adapter that is not
+/// additive.
 template <Real T>
 [[nodiscard]] AdapterExport<T> export_mora(const std::vector<NamedAdapter<T>>& adapters,
                                            const MoraExportSettings& settings = {}) {

@@ -14,6 +14,7 @@
 #include "mora/adapters/dora.hpp"
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/hira.hpp"
+#include "mora/adapters/lokr.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
@@ -32,8 +33,8 @@ struct PeftFolderSettings {
   bool transposed = false;
 };
 
-/// A PEFT adapter folder that is read: adapter_config.json and adapter_model.safetensors, of LoRA
-/// or MoRA.
+/// A PEFT adapter folder that is read: adapter_config.json and adapter_model.safetensors, of LoRA,
+/// DoRA, HiRA, LoKr, MiSS or MoRA.
 ///
 ///     const mora::PeftFolder folder("my-adapter");
 ///     mora::attach_peft(model, "mine", folder);   // io/peft/attach.hpp
@@ -208,6 +209,26 @@ class PeftFolder {
         require(*module[detail::PeftRole::hira_b], {out, detail::rows_of(factor)});
         break;
       }
+      case PeftDialect::lokr: {
+        const KroneckerShape shape = lokr_shape(in, out, config_.lokr_of(layer.module));
+        const auto require_factor = [&](const detail::LokrRoles& roles, bool thin, Index rows,
+                                        Index cols) {
+          const auto& whole = module[roles.whole];
+          if (!thin && whole) return require(*whole, {rows, cols});
+          if (thin && !whole) {
+            require(*module[roles.a], {rows, shape.rank});
+            return require(*module[roles.b], {shape.rank, cols});
+          }
+          detail::fail_tensor(whole ? *whole : *module[roles.a], "expected ",
+                              thin ? "two thin halves of a factor [" : "a full factor [", rows,
+                              ", ", cols, "] for ", in, " inputs, ", out, " outputs and a rank of ",
+                              shape.rank, ", found ", thin ? "a full one" : "halves",
+                              ": an adapter of another model?");
+        };
+        require_factor(detail::lokr_w1_roles, shape.thin1, shape.rows1, shape.cols1);
+        require_factor(detail::lokr_w2_roles, shape.thin2, shape.rows2, shape.cols2);
+        break;
+      }
       case PeftDialect::miss: {
         const StoredTensor& block = *module[detail::PeftRole::miss];
         require(block, {rank, out});
@@ -274,6 +295,7 @@ class PeftFolder {
       switch (config_.dialect) {
         case PeftDialect::lora: return make_lora<T>(layer, module);
         case PeftDialect::hira: return make_hira<T>(module);
+        case PeftDialect::lokr: return make_lokr<T>(layer, module);
         case PeftDialect::miss: return make_miss<T>(layer, module);
         case PeftDialect::paper:
         case PeftDialect::mora: break;
@@ -311,6 +333,20 @@ class PeftFolder {
   [[nodiscard]] static AnyAdapter<T> make_hira(const detail::PeftModule& module) {
     return AnyAdapter<T>(HiraAdapter<T>(matrix<T>(*module[detail::PeftRole::hira_a]),
                                         matrix<T>(*module[detail::PeftRole::hira_b])));
+  }
+
+  template <Real T>
+  [[nodiscard]] AnyAdapter<T> make_lokr(const LayerShape& layer,
+                                        const detail::PeftModule& module) const {
+    const auto factor = [&](const detail::LokrRoles& roles) {
+      LokrFactor<T> numbers;
+      numbers.a.value = matrix<T>(*module[module[roles.whole] ? roles.whole : roles.a]);
+      if (!module[roles.whole]) numbers.b.value = matrix<T>(*module[roles.b]);
+      return numbers;
+    };
+    return AnyAdapter<T>(
+        LokrAdapter<T>(layer.in_features, layer.out_features, config_.lokr_of(layer.module),
+                       factor(detail::lokr_w1_roles), factor(detail::lokr_w2_roles)));
   }
 
   template <Real T>

@@ -32,12 +32,13 @@ struct PeftPart {
     Index out;
     Index side;
   };
-  enum class Kind { whole, lora, dora, hira, miss, mora };
+  enum class Kind { whole, lora, dora, hira, lokr, miss, mora };
 
   std::string module;
   Kind kind = Kind::whole;
   Index rank = 0;                                   // but of a whole module
   std::optional<LoraSettings> lora = std::nullopt;  // of DoRA too
+  std::optional<LokrSettings> lokr = std::nullopt;
   std::optional<Mora> mora = std::nullopt;
   std::vector<Tensor> tensors = {};
   double dropout = 0.0;
@@ -75,6 +76,21 @@ template <Real T>
           .rank = adapter.settings().rank,
           .tensors = {peft_tensor(PeftRole::hira_a, adapter.a().value),
                       peft_tensor(PeftRole::hira_b, adapter.b().value)}};
+}
+
+template <Real T>
+[[nodiscard]] PeftPart<T> part_of(std::string module, const LokrAdapter<T>& adapter) {
+  PeftPart<T> part{.module = std::move(module),
+                   .kind = PeftPart<T>::Kind::lokr,
+                   .rank = adapter.settings().rank,
+                   .lokr = adapter.settings()};
+  const auto put = [&part](const LokrFactor<T>& factor, bool thin, const LokrRoles& roles) {
+    part.tensors.push_back(peft_tensor(thin ? roles.a : roles.whole, factor.a.value));
+    if (thin) part.tensors.push_back(peft_tensor(roles.b, factor.b.value));
+  };
+  put(adapter.w1(), adapter.shape().thin1, lokr_w1_roles);
+  put(adapter.w2(), adapter.shape().thin2, lokr_w2_roles);
+  return part;
 }
 
 template <Real T>

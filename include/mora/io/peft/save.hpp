@@ -142,8 +142,9 @@ void write_peft(const std::filesystem::path& folder, std::vector<PeftPart<T>> pa
     parts.push_back(std::move(head));
   }
   PeftConfig config = peft_config_of(parts, settings);
-  // PEFT's HiRA and MiSS do not have that key; there both are named.
-  const bool has_key = config.dialect != PeftDialect::hira && config.dialect != PeftDialect::miss;
+  // PEFT's HiRA, LoKr and MiSS do not have that key; there both are named.
+  const bool has_key = config.dialect != PeftDialect::hira && config.dialect != PeftDialect::lokr &&
+                       config.dialect != PeftDialect::miss;
   config.ensure_weight_tying = tied && has_key;
   if (config.ensure_weight_tying) std::erase(config.modules_to_save, "lm_head");
   write_peft(folder, std::move(parts), config, settings.dtype.value_or(dtype_of<T>()));
@@ -152,13 +153,13 @@ void write_peft(const std::filesystem::path& folder, std::vector<PeftPart<T>> pa
 }  // namespace detail
 
 /// Writes adapters as a PEFT folder, which is made when it is not there: LoRA's, DoRA's over it,
-/// HiRA's and MiSS's as PEFT does; MoRA's as the paper's fork of PEFT does where that has the
-/// operator and the sides, else in this library's dialect ("peft_type": "MORA"); a FullAdapter as a
-/// whole module (modules_to_save). A crash leaves the old adapter, the new one, or a folder without
-/// adapter_config.json, which does not load. Throws ArgumentError for what one folder cannot say
-/// (several operators, scalings or dropouts; an adapter of a type of the caller's; no adapter;
-/// names that would be read as others'), NumericError for numbers that the dtype cannot hold,
-/// FileError as AtomicFile does; the folder is then as it was, but for a failure of the last
+/// HiRA's, LoKr's and MiSS's as PEFT does; MoRA's as the paper's fork of PEFT does where that has
+/// the operator and the sides, else in this library's dialect ("peft_type": "MORA"); a FullAdapter
+/// as a whole module (modules_to_save). A crash leaves the old adapter, the new one, or a folder
+/// without adapter_config.json, which does not load. Throws ArgumentError for what one folder
+/// cannot say (several operators, scalings or dropouts; an adapter of a type of the caller's; no
+/// adapter; names that would be read as others'), NumericError for numbers that the dtype cannot
+/// hold, FileError as AtomicFile does; the folder is then as it was, but for a failure of the last
 /// renamings.
 template <Real T>
 void save_peft(const std::vector<NamedAdapter<T>>& adapters, const std::filesystem::path& folder,

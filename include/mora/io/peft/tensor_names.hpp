@@ -11,12 +11,41 @@
 namespace mora::inline MORA_ABI::detail {
 
 /// What a tensor of an adapter folder is to its module.
-enum class PeftRole : std::size_t { a, b, m, magnitude, hira_a, hira_b, miss, weight, bias };
-inline constexpr std::size_t peft_roles = 9;
+enum class PeftRole : std::size_t {
+  a,
+  b,
+  m,
+  magnitude,
+  hira_a,
+  hira_b,
+  miss,
+  lokr_w1,
+  lokr_w1_a,
+  lokr_w1_b,
+  lokr_w2,
+  lokr_w2_a,
+  lokr_w2_b,
+  weight,
+  bias
+};
+inline constexpr std::size_t peft_roles = 15;
 /// Those of adapters.
 inline constexpr std::array peft_adapter_roles = {
-    PeftRole::a,      PeftRole::b,      PeftRole::m,   PeftRole::magnitude,
-    PeftRole::hira_a, PeftRole::hira_b, PeftRole::miss};
+    PeftRole::a,         PeftRole::b,         PeftRole::m,       PeftRole::magnitude,
+    PeftRole::hira_a,    PeftRole::hira_b,    PeftRole::miss,    PeftRole::lokr_w1,
+    PeftRole::lokr_w1_a, PeftRole::lokr_w1_b, PeftRole::lokr_w2, PeftRole::lokr_w2_a,
+    PeftRole::lokr_w2_b};
+
+/// Of a factor of LoKr's, which is stored whole or in two halves.
+struct LokrRoles {
+  PeftRole whole;
+  PeftRole a;
+  PeftRole b;
+};
+inline constexpr LokrRoles lokr_w1_roles = {PeftRole::lokr_w1, PeftRole::lokr_w1_a,
+                                            PeftRole::lokr_w1_b};
+inline constexpr LokrRoles lokr_w2_roles = {PeftRole::lokr_w2, PeftRole::lokr_w2_a,
+                                            PeftRole::lokr_w2_b};
 
 struct PeftSuffix {
   std::string_view text;
@@ -32,6 +61,12 @@ inline constexpr std::array peft_suffixes = {
     PeftSuffix{".hira_A", PeftRole::hira_a},
     PeftSuffix{".hira_B", PeftRole::hira_b},
     PeftSuffix{".miss_block", PeftRole::miss},
+    PeftSuffix{".lokr_w1", PeftRole::lokr_w1},
+    PeftSuffix{".lokr_w1_a", PeftRole::lokr_w1_a},
+    PeftSuffix{".lokr_w1_b", PeftRole::lokr_w1_b},
+    PeftSuffix{".lokr_w2", PeftRole::lokr_w2},
+    PeftSuffix{".lokr_w2_a", PeftRole::lokr_w2_a},
+    PeftSuffix{".lokr_w2_b", PeftRole::lokr_w2_b},
     PeftSuffix{".lora_A.default.weight", PeftRole::a},
     PeftSuffix{".lora_B.default.weight", PeftRole::b},
     PeftSuffix{".lora_magnitude_vector.weight", PeftRole::magnitude},
@@ -50,6 +85,7 @@ struct PeftStranger {
 inline constexpr std::array peft_strangers = {
     PeftStranger{".lora_embedding_", "LoRA on an embedding"},
     PeftStranger{".hira_embedding_", "HiRA on an embedding"},
+    PeftStranger{".lokr_t2", "LoKr of a convolution"},
     PeftStranger{".lora_B.bias", "a bias of B"},
     PeftStranger{".lora_B.default.bias", "a bias of B"},
     PeftStranger{".trainable_tokens_", "training of single tokens"},

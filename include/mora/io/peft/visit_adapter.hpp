@@ -8,6 +8,7 @@
 #include "mora/adapters/dora.hpp"
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/hira.hpp"
+#include "mora/adapters/lokr.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
@@ -16,8 +17,8 @@
 namespace mora::inline MORA_ABI {
 
 /// Calls f(adapter) with what is behind an AnyAdapter, where an adapter folder can name it: LoRA,
-/// DoRA over it, HiRA, MiSS, MoRA with a PeftOperator, or a FullAdapter. Returns false, without a
-/// call, for other types.
+/// DoRA over it, HiRA, LoKr, MiSS, MoRA with a PeftOperator, or a FullAdapter. Returns false,
+/// without a call, for other types.
 template <Real T, class F>
 [[nodiscard]] bool visit_adapter(const AnyAdapter<T>& any, const F& f) {
   bool found = false;
@@ -30,6 +31,7 @@ template <Real T, class F>
   try_type(std::type_identity<LoraAdapter<T>>{});
   try_type(std::type_identity<DoraAdapter<LoraAdapter<T>>>{});
   try_type(std::type_identity<HiraAdapter<T>>{});
+  try_type(std::type_identity<LokrAdapter<T>>{});
   try_type(std::type_identity<MissAdapter<T>>{});
   try_type(std::type_identity<FullAdapter<T>>{});
   [&]<class... Op>(std::type_identity<std::variant<Op...>>) {
