@@ -34,8 +34,8 @@ struct Experiment {
 
 /// The paper's methods of fine-tuning and their high-rank relatives.
 [[nodiscard]] inline std::vector<std::string> fine_tuning_methods() {
-  return {"lora",    "lora_plus",    "asylora",  "dora", "pissa", "relora",
-          "sharing", "remora_fresh", "rotation", "hira", "miss",  "full"};
+  return {"lora",         "lora_plus", "asylora", "dora", "pissa", "relora", "sharing",
+          "remora_fresh", "rotation",  "hira",    "miss", "lokr",  "full"};
 }
 
 }  // namespace study
