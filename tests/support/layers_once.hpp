@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/compiled_once.hpp"
+#include "support/decompositions_once.hpp"
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/products_once.hpp"
 
 /// \file
 /// The layers of the suites EveryLayer with what these call most: once, in layers_once.cpp, as in
-/// compiled_once.hpp. Part of the precompiled headers.
+/// products_once.hpp, which it includes. Part of the precompiled headers.
 
 #ifndef MORA_TESTS_EXTERN_LAYERS
 #define MORA_TESTS_EXTERN_LAYERS extern
