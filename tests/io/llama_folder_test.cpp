@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <mora/adapters/lora.hpp>
 #include <mora/io/llama/llama_folder.hpp>
 #include <nlohmann/json.hpp>
 #include <string>

@@ -35,10 +35,10 @@ template <class T>
 }
 
 /// Whether `call` throws as in `throws`, and no bit of the model has changed.
-template <class E, class T, class F>
+template <class E, class T>
 [[nodiscard]] testing::AssertionResult refuses(const Llama<T>& model,
                                                std::initializer_list<std::string_view> parts,
-                                               const F& call) {
+                                               const Call& call) {
   const Bits before = bits_of(model);
   testing::AssertionResult result = throws<E>(parts, call);
   if (result && bits_of(model) != before) {

@@ -71,10 +71,10 @@ template <class A>
 }
 
 /// Whether `call` throws as in `throws`, and no bit of the layer has changed.
-template <class E, class Layer, class F>
+template <class E, class Layer>
 [[nodiscard]] testing::AssertionResult refuses(const Layer& layer,
                                                std::initializer_list<std::string_view> parts,
-                                               const F& call) {
+                                               const Call& call) {
   const Bits before = bits_of(layer);
   testing::AssertionResult result = throws<E>(parts, call);
   if (result && bits_of(layer) != before) {

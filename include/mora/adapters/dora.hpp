@@ -101,8 +101,9 @@ requires(bool(A::additive)) class DoraAdapter {
   static constexpr bool additive = false;
 
   /// Throws as A's constructor.
-  explicit DoraAdapter(const FrozenLinear<T>& base,
-                       const Settings& settings = {}) requires detail::StartsWithoutNumbers<A>
+  // A template as in AdaptedLinear.
+  template <detail::StartsWithoutNumbers Same = A>
+  explicit DoraAdapter(const FrozenLinear<T>& base, const Settings& settings = {})
       : DoraAdapter(base, A(base, settings.direction)) {}
   template <Generator64 G>
   DoraAdapter(const FrozenLinear<T>& base, const Settings& settings, G& generator)

@@ -68,8 +68,9 @@ class AdaptedLinear {
   /// belongs to the frozen layer by then, and is gone when that is a temporary: who wants to try
   /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it
   /// in.
-  explicit AdaptedLinear(FrozenLinear<Scalar> base,
-                         const Settings& settings = {}) requires detail::StartsWithoutNumbers<A>
+  // A template: older Clangs instantiate what `requires` rules out with the whole class.
+  template <detail::StartsWithoutNumbers Same = A>
+  explicit AdaptedLinear(FrozenLinear<Scalar> base, const Settings& settings = {})
       : base_(std::move(base)), adapter_(base_, settings) {}
 
   /// The same for adapters that start with random numbers (LoRA's A).

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: MIT
 #define MORA_TESTS_EXTERN
-#include "support/compiled_once.hpp"
+#include "support/decompositions_once.hpp"
