@@ -29,6 +29,7 @@ MORA_TESTS_EXTERN_LAYERS template class mora::LoraAdapter<float>;
 MORA_TESTS_EXTERN_LAYERS template class mora::DoraAdapter<mora::LoraAdapter<double>>;
 MORA_TESTS_EXTERN_LAYERS template class mora::HiraAdapter<float>;
 MORA_TESTS_EXTERN_LAYERS template class mora::MissAdapter<double>;
+MORA_TESTS_EXTERN_LAYERS template class mora::LokrAdapter<double>;
 MORA_TESTS_EXTERN_LAYERS template class mora::FullAdapter<double>;
 
 MORA_TESTS_EXTERN_LAYERS template class mora::AdaptedLinear<mora::MoraAdapter<float>>;
@@ -41,6 +42,7 @@ MORA_TESTS_EXTERN_LAYERS template class mora::AdaptedLinear<
     mora::DoraAdapter<mora::LoraAdapter<double>>>;
 MORA_TESTS_EXTERN_LAYERS template class mora::AdaptedLinear<mora::HiraAdapter<float>>;
 MORA_TESTS_EXTERN_LAYERS template class mora::AdaptedLinear<mora::MissAdapter<double>>;
+MORA_TESTS_EXTERN_LAYERS template class mora::AdaptedLinear<mora::LokrAdapter<double>>;
 MORA_TESTS_EXTERN_LAYERS template class mora::AdaptedLinear<mora::FullAdapter<double>>;
 
 namespace mora_tests {
@@ -80,6 +82,8 @@ MORA_TESTS_EXTERN_LAYERS template mora::HiraLinear<float> make_layer<mora::HiraL
     Index, Index, Index, std::uint64_t);
 MORA_TESTS_EXTERN_LAYERS template mora::MissLinear<double> make_layer<mora::MissLinear<double>>(
     Index, Index, Index, std::uint64_t);
+MORA_TESTS_EXTERN_LAYERS template mora::LokrLinear<double> make_layer<mora::LokrLinear<double>>(
+    Index, Index, Index, std::uint64_t);
 MORA_TESTS_EXTERN_LAYERS template mora::FullLinear<double> make_layer<mora::FullLinear<double>>(
     Index, Index, Index, std::uint64_t);
 
@@ -90,6 +94,7 @@ MORA_TESTS_EXTERN_LAYERS template Bits bits_of(const mora::LoraLinear<float>&);
 MORA_TESTS_EXTERN_LAYERS template Bits bits_of(const mora::DoraLinear<double>&);
 MORA_TESTS_EXTERN_LAYERS template Bits bits_of(const mora::HiraLinear<float>&);
 MORA_TESTS_EXTERN_LAYERS template Bits bits_of(const mora::MissLinear<double>&);
+MORA_TESTS_EXTERN_LAYERS template Bits bits_of(const mora::LokrLinear<double>&);
 MORA_TESTS_EXTERN_LAYERS template Bits bits_of(const mora::FullLinear<double>&);
 
 MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::MoraLinear<float>, Index);
@@ -100,6 +105,7 @@ MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::LoraLinear<float>, Ind
 MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::DoraLinear<double>, Index);
 MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::HiraLinear<float>, Index);
 MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::MissLinear<double>, Index);
+MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::LokrLinear<double>, Index);
 MORA_TESTS_EXTERN_LAYERS template void expect_works(mora::FullLinear<double>, Index);
 
 }  // namespace mora_tests
