@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // A task with steps that a small model can learn, scored by answers that are right as a whole: a
-// LLaMA that knows chains of sums and differences modulo 10 learns products by adapters.
+// LLaMA that knows chains of sums and differences of digits learns products by adapters.
 
 #include "study/program.hpp"
 
@@ -12,7 +12,6 @@ int main(int count, char** arguments) {
   full.training.restart_every = 150;
   full.training.restart_warm_up = 8;
   full.methods = study::fine_tuning_methods();
-  full.rates = {1e-3, 3e-3, 1e-2, 3e-2};
   return study::run_program(
       {.name = "arithmetic",
        .description = "A LLaMA that knows sums and differences learns products by adapters",

@@ -21,7 +21,7 @@ namespace {
 [[nodiscard]] study::Grid full() {
   study::Grid grid = quick();
   grid.task.base.steps = 4000;
-  grid.training.steps = 250;
+  grid.training.steps = 240;
   grid.training.warm_up = 12;
   grid.training.restart_every = 60;
   grid.training.restart_warm_up = 6;

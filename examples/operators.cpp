@@ -11,7 +11,6 @@ int main(int count, char** arguments) {
   study::Grid full = quick;
   full.training.steps = 600;
   full.training.warm_up = 30;
-  full.rates = {1e-3, 3e-3, 1e-2, 3e-2};
   return study::run_program(
       {.name = "operators",
        .description = "MoRA's operators on a task with steps",

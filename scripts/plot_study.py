@@ -18,7 +18,7 @@ BOUND = 0.1  # arXiv 2405.12130, figure 5
 
 
 def ranks_of(rows):
-    return [rank for rank in numbers(rows, "r") if rank > 0]
+    return [rank for rank in numbers(rows, "r") if rank > 0] or [0]
 
 
 def of_rank(rows, rank):

@@ -2,6 +2,7 @@
 #include "experiment/decoder_methods.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include "adapter_work.hpp"
@@ -26,6 +27,17 @@ template <class Settings>
   return adapter_work(*adapter.get_if<mora::AdapterOf<float, Settings>>());
 }
 
+/// For a layer, with LoRA's number of parameters at most where the method can.
+template <class M>
+[[nodiscard]] auto settings_for(const M& method, const MethodUse& use,
+                                const mora::LlamaTensor& tensor) {
+  if constexpr (requires { method.fit(1, 1, 1); }) {
+    return method.fit(use.rank, tensor.cols, tensor.rows);
+  } else {
+    return method.settings(use.rank, use.seed);
+  }
+}
+
 /// A method of the other experiments, as it is.
 template <class M>
 [[nodiscard]] DecoderMethod from(const M& method) {
@@ -34,7 +46,12 @@ template <class M>
           .attach =
               [method](Decoder& model, const std::string& name, const MethodUse& use) {
                 mora::SplitMix64 generator(use.numbers);
-                model.attach(name, method.settings(use.rank, use.seed), linear_layers, generator);
+                for (const mora::LlamaTensor& tensor : model.tensors().all()) {
+                  if (!linear_layers.matches(tensor.module(), tensor.linear, tensor.layer))
+                    continue;
+                  model.attach(name, settings_for(method, use, tensor),
+                               {.modules = {std::string(tensor.module())}}, generator);
+                }
               },
           .work = work_of<decltype(method.settings(1, 1))>};
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <type_traits>
 
 #include "mora/adapters/linear.hpp"
+#include "mora/adapters/side.hpp"
 #include "mora/operators/rotation.hpp"
 #include "mora/operators/sharing.hpp"
 #include "mora/operators/truncation.hpp"
@@ -58,7 +61,8 @@ struct Full {
 };
 
 /// LoRA's relatives, at LoRA's number of parameters in a square layer (DoRA has its lengths on
-/// top).
+/// top). Where the number depends on more than in + out, `fit` gives the most for a layer within
+/// LoRA's number.
 
 /// DoRA over another method.
 template <class Method>
@@ -96,6 +100,25 @@ struct Lokr {
     const Index own = 4 * rank - 1;
     return {.rank = own, .alpha = 2.0 * static_cast<double>(own), .decompose_factor = 4};
   }
+  [[nodiscard]] mora::LokrSettings fit(Index rank, Index in, Index out) const {
+    const Index budget = mora::lora_budget(in, out, rank);
+    mora::LokrSettings best = settings(rank, 0);
+    Index most = 0;
+    for (Index factor = 2; factor <= 16; ++factor) {
+      for (Index own = 1; own <= std::max(in, out); ++own) {
+        const mora::LokrSettings one{
+            .rank = own, .alpha = 2.0 * static_cast<double>(own), .decompose_factor = factor};
+        const mora::KroneckerShape shape = mora::lokr_shape(in, out, one);
+        const Index count =
+            shape.rows1 * shape.cols1 +
+            (shape.thin2 ? own * (shape.rows2 + shape.cols2) : shape.rows2 * shape.cols2);
+        if (count > budget || count <= most) continue;
+        most = count;
+        best = one;
+      }
+    }
+    return best;
+  }
 };
 
 struct Miss {
@@ -106,6 +129,9 @@ struct Miss {
   [[nodiscard]] mora::MissSettings settings(Index rank, std::uint64_t /*seed*/) const {
     return {.rank = 2 * rank};
   }
+  [[nodiscard]] mora::MissSettings fit(Index rank, Index in, Index out) const {
+    return {.rank = rank * (in + out) / out};
+  }
 };
 
 /// AsyLoRA, whose A does not train.
@@ -115,8 +141,14 @@ struct FrozenA {
   using Layer = mora::LoraLinear<T>;
 
   [[nodiscard]] mora::LoraSettings settings(Index rank, std::uint64_t /*seed*/) const {
-    return {.rank = 2 * rank,
-            .alpha = 4.0 * static_cast<double>(rank),
+    return of_rank(2 * rank);
+  }
+  [[nodiscard]] mora::LoraSettings fit(Index rank, Index in, Index out) const {
+    return of_rank(std::min(in, rank * (in + out) / out));
+  }
+  [[nodiscard]] static mora::LoraSettings of_rank(Index rank) {
+    return {.rank = rank,
+            .alpha = 2.0 * static_cast<double>(rank),
             .init = mora::LoraInit::orthonormal,
             .train_a = false};
   }

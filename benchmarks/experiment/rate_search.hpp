@@ -24,7 +24,7 @@ template <class Run, class Score>
     sum += score(run);
     ++count;
   }
-  return count == 0 ? -std::numeric_limits<double>::infinity() : sum / count;
+  return count == 0 ? 0.0 : sum / count;
 }
 
 /// The rate with the highest score. Rates within 0.1 % of it are as good (all that is there to
@@ -36,8 +36,8 @@ template <class Run, class Score>
   for (const double rate : rates) most = std::max(most, mean_score(search, rate, score));
   std::vector<double> best;
   for (const double rate : rates) {
-    // Not >=, so that where all scores are -infinity all rates are as good.
-    if (!(mean_score(search, rate, score) < most - 0.001 * std::abs(most))) best.push_back(rate);
+    const double mean = mean_score(search, rate, score);
+    if (std::isinf(most) || mean >= most - 0.001 * std::abs(most)) best.push_back(rate);
   }
   const double chosen = best[(best.size() - 1) / 2];
   return {chosen, chosen == rates.front() || chosen == rates.back()};

@@ -39,9 +39,13 @@ void add_options(CLI::App& app, const Experiment& experiment, Options& o) {
   if (experiment.reads_files) {
     const std::string form = experiment.reads_responses ? "JSON lines" : "Text";
     if (experiment.reads_general) {
-      app.add_option("--general", o.files.general, "Text that the base is trained on");
+      CLI::Option* const general =
+          app.add_option("--general", o.files.general, "Text that the base is trained on");
       if (!experiment.reads_responses) {
-        app.add_option("--general-held-out", o.files.general_held_out, "The same, held out");
+        CLI::Option* const kept =
+            app.add_option("--general-held-out", o.files.general_held_out, "The same, held out");
+        general->needs(kept);
+        kept->needs(general);
       }
     }
     CLI::Option* const train = app.add_option("--train", o.files.train, form + " to learn");
@@ -50,12 +54,14 @@ void add_options(CLI::App& app, const Experiment& experiment, Options& o) {
     train->needs(test);
     test->needs(train);
     if (experiment.reads_responses) {
-      app.add_option("--prompt", o.files.keys.prompt, "Keys of the prompt")->delimiter(',');
-      app.add_option("--response", o.files.keys.response, "Key of the response");
+      app.add_option("--prompt", o.files.keys.prompt, "Keys of the prompt")
+          ->delimiter(',')
+          ->needs(train);
+      app.add_option("--response", o.files.keys.response, "Key of the response")->needs(train);
     }
   }
   app.add_option("--methods", o.methods, "In place of the grid's")->delimiter(',');
-  app.add_option("--ranks", o.ranks, "LoRA's, whose number of parameters all methods get")
+  app.add_option("--ranks", o.ranks, "LoRA's, whose number of parameters is the budget of all")
       ->delimiter(',')
       ->check(CLI::PositiveNumber);
   app.add_option("--rates", o.rates, "Learning rates, ascending")
@@ -69,12 +75,23 @@ void add_options(CLI::App& app, const Experiment& experiment, Options& o) {
   }
 }
 
+/// What is asked for twice would be counted twice.
+template <class T>
+void require_different(const char* option, const std::vector<T>& values) {
+  for (auto one = values.begin(); one != values.end(); ++one) {
+    if (std::find(values.begin(), one, *one) == one) continue;
+    throw mora::ArgumentError(mora::detail::concat(option, ": ", *one, " is there twice"));
+  }
+}
+
 [[nodiscard]] Grid grid_of(const Experiment& experiment, const Options& o) {
   Grid grid = o.full ? experiment.full : experiment.quick;
   if (o.tiny) grid = tiny(grid);
   if (!o.methods.empty()) grid.methods = o.methods;
   if (!o.ranks.empty()) grid.ranks = o.ranks;
   if (!o.rates.empty()) grid.rates = o.rates;
+  require_different("--methods", grid.methods);
+  require_different("--ranks", grid.ranks);
   if (o.seeds > 0) grid.seeds = o.seeds;
   if (o.base_steps > 0) grid.task.base.steps = o.base_steps;
   if (o.steps > 0) {
@@ -104,7 +121,8 @@ void run(const Experiment& experiment, const Options& o) {
   std::filesystem::create_directories(o.out);
   const Task task =
       experiment.task(grid.task, o.files, {o.cache.empty() ? o.out : o.cache, &std::cerr});
-  const std::filesystem::path unfinished = std::filesystem::path(o.out) / "unfinished_runs.txt";
+  const std::filesystem::path unfinished =
+      std::filesystem::path(o.out) / (o.full ? "unfinished_full_runs.txt" : "unfinished_runs.txt");
   Journal journal(unfinished);
   if (journal.size() > 0) std::cerr << journal.size() << " runs are done already\n";
   Study study(grid, task, journal);
@@ -132,7 +150,7 @@ Grid full_responses() {
   Grid grid = quick_responses();
   grid.task.base.steps = 4000;
   grid.task.held_out = 128;
-  grid.training.steps = 250;
+  grid.training.steps = 240;
   grid.training.warm_up = 12;
   grid.training.restart_every = 60;
   grid.training.restart_warm_up = 6;

@@ -41,13 +41,14 @@ void write_runs(const Study& study, const std::string& folder) {
         const std::string& name = study.task().held_out[set].name;
         const Score& first = run.curve.front().scores[set];
         const Score& last = run.curve.back().scores[set];
-        runs.add(of_run + Cells{std::to_string(run.parameters), std::to_string(run.budget),
-                                std::to_string(run.others),
-                                number("%g", run.settings.learning_rate),
-                                std::to_string(study.grid().training.steps), name,
-                                number("%.5f", bits(first.loss)), number("%.5f", bits(last.loss)),
-                                number("%.5f", last.exact), std::to_string(run.diverged),
-                                number("%.2f", run.seconds)});
+        const auto at_end = [&](const std::string& cell) { return run.diverged ? "" : cell; };
+        runs.add(of_run +
+                 Cells{std::to_string(run.parameters), std::to_string(run.budget),
+                       std::to_string(run.others), number("%g", run.settings.learning_rate),
+                       std::to_string(study.grid().training.steps), name,
+                       number("%.5f", bits(first.loss)), at_end(number("%.5f", bits(last.loss))),
+                       at_end(number("%.5f", last.exact)), std::to_string(run.diverged),
+                       number("%.2f", run.seconds)});
         for (const CurvePoint& point : run.curve) {
           const Score& score = point.scores[set];
           curves.add(of_run +
@@ -153,16 +154,23 @@ void print(const Study& study, const std::map<Case, Cost>& costs, std::ostream& 
                  first.budget == 0 ? "-" : experiment::grouped(first.budget),
                  experiment::grouped(first.others), number("%g", first.settings.learning_rate)};
     for (std::size_t set = 0; set < sets.size(); ++set) {
-      const auto at_end = [&](auto get) {
-        return sample_of(runs,
-                         [&](const RunResult& run) { return get(run.curve.back().scores[set]); });
+      // Of runs that diverged there is no result.
+      const auto at_end = [&](const char* format, auto get) {
+        std::vector<double> values;
+        for (const RunResult& run : runs) {
+          if (!run.diverged) values.push_back(get(run.curve.back().scores[set]));
+        }
+        const std::size_t lost = runs.size() - values.size();
+        if (values.empty()) return std::string("diverged");
+        return experiment::with_spread(format, sample_of(values)) +
+               (lost > 0 ? ", " + std::to_string(lost) + " diverged" : "");
       };
-      row.push_back(number("%.4f", bits(first.curve.front().scores[set].loss)));
-      row.push_back(experiment::with_spread(
-          "%.4f", at_end([](const Score& score) { return bits(score.loss); })));
+      const auto before = sample_of(
+          runs, [&](const RunResult& run) { return bits(run.curve.front().scores[set].loss); });
+      row.push_back(number("%.4f", before.mean));
+      row.push_back(at_end("%.4f", [](const Score& score) { return bits(score.loss); }));
       if (study.task().exact) {
-        row.push_back(experiment::with_spread(
-            "%.1f", at_end([](const Score& score) { return 100.0 * score.exact; })));
+        row.push_back(at_end("%.1f", [](const Score& score) { return 100.0 * score.exact; }));
       }
     }
     const auto over_kinds = [&](auto get) {

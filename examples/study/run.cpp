@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <string_view>
@@ -133,6 +134,10 @@ struct Schedule {
   return {settings.rank, settings.seed, settings.seed};
 }
 
+[[nodiscard]] bool is_finite(const CurvePoint& point) {
+  return std::ranges::all_of(point.scores, [](const Score& s) { return std::isfinite(s.loss); });
+}
+
 void count_parameters(const Model& model, const Method& method, RunResult& result) {
   model.visit_parameters([&](std::string_view name, const auto& parameter) {
     const bool linear = name.find("_proj.") != name.npos;
@@ -163,7 +168,6 @@ RunResult train_run(const Task& task, const Method& method, const Training& trai
                     const RunSettings& settings, Part part) {
   const auto begin = std::chrono::steady_clock::now();
   RunResult result{.settings = settings};
-  const auto start = task.start(settings.seed).weights();
   Model model = start_of_run(task, method, settings);
   count_parameters(model, method, result);
   Optimizer optimizer = method.make_optimizer(settings.learning_rate);
@@ -181,11 +185,18 @@ RunResult train_run(const Task& task, const Method& method, const Training& trai
   });
   try {
     mora::train(model, optimizer, Schedule{&training, restarts}, batches, loop, restart, curve);
-    if (part == Part::results) result.spectra = spectra_of(model, start);
+    if (part == Part::results) {
+      result.spectra = spectra_of(model, task.start(settings.seed).weights());
+    }
   } catch (const mora::NumericError&) {
     result.diverged = true;
   }
   result.curve = std::move(curve.points);
+  // The last step may have led where only the evaluation sees it, and no number may be read back.
+  while (!result.curve.empty() && !is_finite(result.curve.back())) {
+    result.diverged = true;
+    result.curve.pop_back();
+  }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return result;
 }
@@ -224,6 +235,7 @@ void get_run(std::istream& in, RunResult& run) {
       in >> score.loss >> score.exact;
     }
   }
+  if (run.curve.empty() && !run.diverged) in.setstate(std::ios::failbit);
   in >> kinds;
   for (std::size_t i = 0; in && i < kinds; ++i) {
     KindSpectrum& each = run.spectra.emplace_back();

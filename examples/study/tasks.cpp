@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "study/tasks.hpp"
 
+#include <initializer_list>
 #include <ostream>
 #include <set>
 #include <span>
@@ -76,7 +77,7 @@ struct Data {
 }
 
 /// Those that are no longer than `length`: a response that is cut has no result.
-[[nodiscard]] Data response_data(const TextExamples& all, Index length) {
+[[nodiscard]] Data response_data(const TextExamples& all, Index length, std::ostream& log) {
   mora::PromptResponses examples({.begin = Bytes::bos,
                                   .end = Bytes::eos,
                                   .max_length = length,
@@ -96,6 +97,10 @@ struct Data {
   if (examples.size() == 0) {
     throw mora::ArgumentError(concat("of ", all.size(), " examples none has at most ", length,
                                      " bytes with its response"));
+  }
+  if (examples.size() < std::ssize(all)) {
+    log << examples.size() << " of " << all.size() << " examples have at most " << length
+        << " bytes and are used" << std::endl;
   }
   std::string name = concat("responses:", checksum_of(read), " length:", length);
   return {std::move(name), examples_of(std::move(examples))};
@@ -163,18 +168,25 @@ void set_data(Task& task, const TaskSettings& settings, const Data& train,
 template <class Make>
 [[nodiscard]] Task of_responses(const char* name, const TaskSettings& settings, const Files& files,
                                 const Workplace& place, const Make& make) {
+  std::set<std::string> known;  // no prompt that was trained on is held out
   const auto read = [&](const std::optional<std::string>& file, Index count, std::uint64_t seed) {
-    if (file) return response_data(mora::read_json_lines(*file, files.keys), settings.length);
     TextExamples all;
-    Generator generator(seed);
-    for (Index i = 0; i < count; ++i) all.push_back(make(generator));
-    return response_data(all, settings.length);
+    if (file) {
+      all = mora::read_json_lines(*file, files.keys);
+    } else {
+      Generator generator(seed);
+      for (Index i = 0; i < count; ++i) {
+        mora::TextExample example = make(generator);
+        if (known.insert(example.prompt).second) all.push_back(std::move(example));
+      }
+    }
+    return response_data(all, settings.length, *place.log);
   };
   const Tokens general = read_text(files.general, general_language, 10);
   const Data base = text_data(as_documents(general), settings.length);
   Task task = on_base(name, settings, base, place);
   const Data train = read(files.train, 4000, 11);
-  const Data test = read(files.held_out, 2 * settings.held_out, 12);
+  const Data test = read(files.held_out, 6 * settings.held_out, 12);
   set_data(task, settings, train, {{"responses", &test}});
   return task;
 }
@@ -242,7 +254,7 @@ Task arithmetic(const TaskSettings& settings, const Workplace& place) {
   Generator generator(40);
   std::set<std::string> known;
   const auto draw = [&](const ChainSettings& chains, Index count) {
-    return response_data(draw_chains(chains, count, known, generator), settings.length);
+    return response_data(draw_chains(chains, count, known, generator), settings.length, *place.log);
   };
   // The base sees products as well, as tokens that it has never seen could not be learnt with its
   // embedding frozen.

@@ -12,7 +12,8 @@
 namespace study {
 
 /// The decoder, the same in all experiments of a grid. With 136, r (in + out) is the square of an
-/// even number for every layer at r = 2 and 8: all methods then have exactly LoRA's parameters.
+/// even number for every layer at r = 2 and 8: LoRA and all of MoRA then have the same number of
+/// parameters. MiSS, AsyLoRA and LoKr have at most as many, DoRA its lengths on top.
 struct Shape {
   Index width = 64;
   Index inner = 136;

@@ -39,6 +39,7 @@ class Memorisation {
     if (grid_.methods.empty()) grid_.methods = all_methods();
     for (const std::string& name : grid_.methods) {
       const Method& method = experiment::decoder_method(name);
+      if (method.restart) throw mora::ArgumentError(name + ": here nothing restarts adapters");
       for (const Index rank : ranks_of(method)) {
         plan_search({name, rank, grid_.search_pairs}, method);
         for (const Index pairs : grid_.pairs) plan_runs({name, rank, pairs}, method);
