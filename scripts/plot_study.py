@@ -33,7 +33,7 @@ def plot_by_step(curves, folder):
     lines = [(name, key) for name in sets for key in (("bits", "exact") if exact else ("bits",))]
     ranks = ranks_of(curves)
     figure, grid = plt.subplots(len(lines), len(ranks), squeeze=False, sharex=True, sharey="row",
-                                figsize=(4.6 * len(ranks) + 0.6, 2.9 * len(lines) + 1.2))
+                                figsize=(4.6 * len(ranks) + 2.0, 3.2 * len(lines) + 1.4))
     for row, (name, key) in enumerate(lines):
         end = []
         for column, rank in enumerate(ranks):
@@ -58,7 +58,7 @@ def plot_by_step(curves, folder):
     for axes in grid[-1]:
         axes.set_xlabel("step")
     figure.suptitle(f"Held out, by step ({seeds_text(curves)})")
-    save(figure, list(grid.flat), folder / "by_step.png", 4)
+    save(figure, list(grid.flat), folder / "by_step.png", 3 if len(ranks) == 1 else 5)
 
 
 def plot_spectrum(values, folder):

@@ -4,10 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "experiment/rate_search.hpp"
 #include "study/chains.hpp"
 #include "study/task.hpp"
 
@@ -82,6 +85,34 @@ std::vector<mora::Token> tokens_of(const std::vector<mora::Batch>& batches) {
   std::vector<mora::Token> all;
   for (const auto& batch : batches) all.insert(all.end(), batch.tokens.begin(), batch.tokens.end());
   return all;
+}
+
+/// A run of a search.
+struct Searched {
+  struct Settings {
+    double learning_rate;
+  } settings;
+  double score;
+};
+
+double rate_of(const std::vector<double>& scores) {
+  std::vector<Searched> search;
+  std::vector<double> rates;
+  for (const double score : scores) {
+    rates.push_back(std::pow(10.0, double(rates.size())));
+    search.push_back({{rates.back()}, score});
+  }
+  return experiment::choose_rate(search, rates, [](const Searched& run) { return run.score; }).rate;
+}
+
+TEST(ChooseRate, TakesTheHighestScoreAndNoneThatIsNoNumber) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double lost = -std::numeric_limits<double>::infinity();
+  EXPECT_EQ(rate_of({-3.0, -2.0, -2.5}), 10.0);
+  EXPECT_EQ(rate_of({-2.0, lost, lost}), 1.0);
+  EXPECT_EQ(rate_of({nan, nan, -2.0}), 100.0);
+  EXPECT_EQ(rate_of({-2.0, -2.0001, -2.0001}), 10.0);  // as good: the middle one
+  EXPECT_EQ(rate_of({lost, lost, lost}), 10.0);
 }
 
 TEST(HeldOut, HasTwoPartsThatShareNothing) {

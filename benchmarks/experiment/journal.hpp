@@ -9,10 +9,12 @@
 #include <map>
 #include <mutex>
 #include <ostream>
+#include <span>
 #include <sstream>
 #include <string>
 #include <utility>
 
+#include "mora/io/atomic_file.hpp"
 #include "mora/io/error.hpp"
 
 namespace experiment {
@@ -48,13 +50,16 @@ class Journal {
     }
     old.close();
     // Whole lines only, also where the last one was cut.
-    std::ofstream file(path_, std::ios::trunc);
+    std::ostringstream lines;
     for (const auto& [key, run] : known_) {
-      file << key << '\t';
-      put_run(file, run);
-      file << '\n';
+      lines << key << '\t';
+      put_run(lines, run);
+      lines << '\n';
     }
-    file.close();
+    const std::string text = lines.str();
+    mora::AtomicFile file(path_);
+    file.write(std::as_bytes(std::span(text)));
+    file.commit();
     file_.open(path_, std::ios::app);
     require_written();
   }
