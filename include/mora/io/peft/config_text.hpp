@@ -75,14 +75,13 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
       {"inference_mode", true},
       {"r", config.rank},
       {"rank_pattern", detail::json_patterns(config.rank_pattern)},
-      {row.dropout, detail::json_number(config.dropout)},
-      {"target_modules", config.target_modules},
-      {"modules_to_save", detail::json_or_null(config.modules_to_save)},
   };
   // PEFT takes no key that a method does not have.
   const bool lokr = config.dialect == PeftDialect::lokr;
+  if (!row.dropout.empty()) json[row.dropout] = detail::json_number(config.dropout);
+  json["target_modules"] = config.target_modules;
+  json["modules_to_save"] = detail::json_or_null(config.modules_to_save);
   if (config.dialect == PeftDialect::miss) json.erase("rank_pattern");
-  if (row.dropout.empty()) json.erase(row.dropout);
   if (config.dialect != PeftDialect::hira && !lokr) json["bias"] = "none";
   if (config.dialect != PeftDialect::miss && !lokr) json["fan_in_fan_out"] = false;
   json[row.start] = true;
