@@ -8,35 +8,12 @@
 
 #include "study/program.hpp"
 
-namespace {
-
-[[nodiscard]] study::Grid quick() {
-  return {.training =
-              {.batch = 8, .steps = 200, .warm_up = 10, .restart_every = 50, .restart_warm_up = 5},
-          .methods = {"lora", "sharing", "rotation", "full"},
-          .ranks = {2, 8},
-          .rates = {1e-3, 3e-3, 1e-2, 3e-2}};
-}
-
-[[nodiscard]] study::Grid full() {
-  study::Grid grid = quick();
-  grid.task.base.steps = 4000;
-  grid.training.steps = 240;
-  grid.training.warm_up = 12;
-  grid.training.restart_every = 60;
-  grid.training.restart_warm_up = 6;
-  grid.methods = study::fine_tuning_methods();
-  return grid;
-}
-
-}  // namespace
-
 int main(int count, char** arguments) {
   return study::run_program(
       {.name = "continual_pretraining",
        .description = "A LLaMA trained on general text learns another kind of text by adapters",
-       .quick = quick(),
-       .full = full(),
+       .quick = study::quick_fine_tuning(),
+       .full = study::full_fine_tuning(),
        .task = study::continual_pretraining},
       count, arguments);
 }

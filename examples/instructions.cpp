@@ -9,13 +9,10 @@
 #include "study/program.hpp"
 
 int main(int count, char** arguments) {
-  return study::run_program(
-      {.name = "instructions",
-       .description =
-           "A LLaMA trained on general text learns to respond to instructions by adapters",
-       .quick = study::quick_responses(),
-       .full = study::full_responses(),
-       .reads_responses = true,
-       .task = study::instructions},
-      count, arguments);
+  study::Experiment experiment = study::response_experiment();
+  experiment.name = "instructions";
+  experiment.description =
+      "A LLaMA trained on general text learns to respond to instructions by adapters";
+  experiment.task = study::instructions;
+  return study::run_program(experiment, count, arguments);
 }

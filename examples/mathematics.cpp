@@ -9,12 +9,10 @@
 #include "study/program.hpp"
 
 int main(int count, char** arguments) {
-  return study::run_program(
-      {.name = "mathematics",
-       .description = "A LLaMA trained on general text learns to answer word problems by adapters",
-       .quick = study::quick_responses(),
-       .full = study::full_responses(),
-       .reads_responses = true,
-       .task = study::mathematics},
-      count, arguments);
+  study::Experiment experiment = study::response_experiment();
+  experiment.name = "mathematics";
+  experiment.description =
+      "A LLaMA trained on general text learns to answer word problems by adapters";
+  experiment.task = study::mathematics;
+  return study::run_program(experiment, count, arguments);
 }

@@ -116,7 +116,7 @@ TEST(ChooseRate, TakesTheHighestScoreAndNoneThatIsNoNumber) {
 }
 
 TEST(HeldOut, HasTwoPartsThatShareNothing) {
-  const HeldOut set = held_out("numbers", examples_of(Numbers{100}), 5, 2);
+  const HeldOut set = held_out("numbers", programs::any_data(Numbers{100}), 5, 2);
   EXPECT_EQ(tokens_of(set.search), (std::vector<mora::Token>{0, 20, 40, 60, 80}));
   EXPECT_EQ(tokens_of(set.results), (std::vector<mora::Token>{10, 30, 50, 70, 90}));
   EXPECT_EQ(set.search.size(), 3u);
@@ -124,7 +124,7 @@ TEST(HeldOut, HasTwoPartsThatShareNothing) {
 }
 
 TEST(HeldOut, TakesWhatThereIs) {
-  const HeldOut set = held_out("numbers", examples_of(Numbers{3}), 5, 8);
+  const HeldOut set = held_out("numbers", programs::any_data(Numbers{3}), 5, 8);
   EXPECT_EQ(tokens_of(set.search), (std::vector<mora::Token>{0, 2}));
   EXPECT_EQ(tokens_of(set.results), (std::vector<mora::Token>{1}));
 }

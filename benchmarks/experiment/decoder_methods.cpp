@@ -20,7 +20,15 @@ using mora::AnyAdapter;
 using mora::FrozenLinear;
 using mora::MoraAdapter;
 
-const mora::Targets linear_layers{.all_linear = true};
+/// `f(place, tensor)` for those that adapters are put on.
+template <class F>
+void for_each_layer(const Decoder& model, const F& f) {
+  const mora::Targets linear_layers{.all_linear = true};
+  for (std::size_t place = 0; place < model.tensors().size(); ++place) {
+    const mora::LlamaTensor& tensor = model.tensors()[place];
+    if (linear_layers.matches(tensor.module(), tensor.linear, tensor.layer)) f(place, tensor);
+  }
+}
 
 template <class Settings>
 [[nodiscard]] Index work_of(const AnyAdapter<float>& adapter) {
@@ -46,12 +54,10 @@ template <class M>
           .attach =
               [method](Decoder& model, const std::string& name, const MethodUse& use) {
                 mora::SplitMix64 generator(use.numbers);
-                for (const mora::LlamaTensor& tensor : model.tensors().all()) {
-                  if (!linear_layers.matches(tensor.module(), tensor.linear, tensor.layer))
-                    continue;
+                for_each_layer(model, [&](std::size_t, const mora::LlamaTensor& tensor) {
                   model.attach(name, settings_for(method, use, tensor),
                                {.modules = {std::string(tensor.module())}}, generator);
-                }
+                });
               },
           .work = work_of<decltype(method.settings(1, 1))>};
 }
@@ -74,14 +80,12 @@ template <class M>
     mora::SplitMix64 generator(use.numbers);
     std::vector<FrozenLinear<float>> weights = model.weights();
     std::vector<mora::NamedAdapter<float>> adapters;
-    for (std::size_t place = 0; place < weights.size(); ++place) {
-      const mora::LlamaTensor& tensor = model.tensors()[place];
-      if (!linear_layers.matches(tensor.module(), tensor.linear, tensor.layer)) continue;
+    for_each_layer(model, [&](std::size_t place, const mora::LlamaTensor& tensor) {
       auto start = mora::pissa<float>(weights[place], settings, generator);
       weights[place] = std::move(start.residual);
       adapters.push_back(
           {std::string(tensor.module()), AnyAdapter<float>(std::move(start.adapter))});
-    }
+    });
     model.set_weights(std::move(weights));
     model.attach(name, std::move(adapters));
   };
@@ -166,19 +170,17 @@ template <class Op>
 
 Index decoder_work(const Decoder& model, const DecoderMethod& method, const std::string& name) {
   Index work = 0;
-  for (const auto& each : model.attached(name)) {
-    if (each.adapter && linear_layers.matches(each.module, true, 0))
-      work += method.work(*each.adapter);
-  }
+  for_each_layer(model, [&](std::size_t, const mora::LlamaTensor& tensor) {
+    work += method.work(*model.adapter(name, tensor.module()));
+  });
   return work;
 }
 
 Index decoder_budget(const Decoder& model, Index rank) {
   Index budget = 0;
-  for (const mora::LlamaTensor& tensor : model.tensors().all()) {
-    if (!linear_layers.matches(tensor.module(), tensor.linear, tensor.layer)) continue;
+  for_each_layer(model, [&](std::size_t, const mora::LlamaTensor& tensor) {
     budget += mora::lora_budget(tensor.cols, tensor.rows, rank);
-  }
+  });
   return budget;
 }
 

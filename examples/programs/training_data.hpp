@@ -2,9 +2,7 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <iostream>
-#include <memory>
 #include <mora/io/json_lines.hpp>
 #include <mora/io/text_file.hpp>
 #include <mora/io/token_file.hpp>
@@ -15,25 +13,12 @@
 #include <string>
 #include <vector>
 
+#include "programs/any_data.hpp"
+
 /// \file
 /// What a language model is trained on, whatever file it comes from.
 
 namespace programs {
-
-/// A data set of any kind.
-struct TrainingData {
-  mora::Index examples = 0;
-  std::function<void(mora::Index, mora::Batch&)> add = {};
-
-  [[nodiscard]] mora::Index size() const { return examples; }
-  void add_to(mora::Index example, mora::Batch& batch) const { add(example, batch); }
-};
-
-template <mora::Dataset D>
-[[nodiscard]] TrainingData any_data(D dataset) {
-  const auto kept = std::make_shared<const D>(std::move(dataset));
-  return {kept->size(), [kept](mora::Index i, mora::Batch& batch) { kept->add_to(i, batch); }};
-}
 
 struct DataSettings {
   /// "text", "jsonl", "uint16" or "uint32"; none: by the file's name.

@@ -88,7 +88,7 @@ std::map<Case, Cost> measure_costs(const Study& study) {
   }
   for (const Case& c : cases) {
     costs[c].step_ms = median(times[c]);
-    costs[c].times_base = median(ratios[c]);
+    costs[c].times_first = median(ratios[c]);
   }
 #if defined(_OPENMP)
   omp_set_num_threads(threads);

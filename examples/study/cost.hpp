@@ -9,9 +9,11 @@ namespace study {
 
 /// What a step of training takes.
 struct Cost {
-  double step_ms = 0;     ///< The median over rounds, on one thread.
-  double times_base = 0;  ///< The median of its ratio to the first method's step in the same round.
-  double mib = 0;         ///< Memory besides the frozen weights that are shared; 0 where unknown.
+  double step_ms = 0;  ///< The median over rounds, on one thread.
+  double times_first =
+      0;  ///< The median of its ratio to the first method's step in the same round.
+  double mib =
+      0;  ///< Memory besides the weights that runs share, which fresh decoders do not; 0: unknown.
 };
 
 /// Of each case, measured by turns on one thread, after the runs.

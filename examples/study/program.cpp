@@ -137,19 +137,17 @@ void run(const Experiment& experiment, const Options& o) {
 
 }  // namespace
 
-Grid quick_responses() {
-  return {.task = {.length = 320},
-          .training =
-              {.batch = 6, .steps = 200, .warm_up = 10, .restart_every = 50, .restart_warm_up = 5},
+Grid quick_fine_tuning() {
+  return {.training =
+              {.batch = 8, .steps = 200, .warm_up = 10, .restart_every = 50, .restart_warm_up = 5},
           .methods = {"lora", "sharing", "rotation", "full"},
           .ranks = {2, 8},
           .rates = {1e-3, 3e-3, 1e-2, 3e-2}};
 }
 
-Grid full_responses() {
-  Grid grid = quick_responses();
+Grid full_fine_tuning() {
+  Grid grid = quick_fine_tuning();
   grid.task.base.steps = 4000;
-  grid.task.held_out = 128;
   grid.training.steps = 240;
   grid.training.warm_up = 12;
   grid.training.restart_every = 60;
@@ -158,16 +156,33 @@ Grid full_responses() {
   return grid;
 }
 
-Grid arithmetic_grid() {
-  return {.task = {.base = {.steps = 4000}, .length = 24, .batch = 64, .held_out = 512},
-          .training = {.batch = 64,
-                       .steps = 400,
-                       .warm_up = 20,
-                       .restart_every = 100,
-                       .restart_warm_up = 10},
-          .methods = {"lora", "sharing", "rotation", "full"},
-          .ranks = {2, 8},
-          .rates = {1e-3, 3e-3, 1e-2, 3e-2}};
+Experiment response_experiment() {
+  Experiment experiment{
+      .quick = quick_fine_tuning(), .full = full_fine_tuning(), .reads_responses = true};
+  for (Grid* const grid : {&experiment.quick, &experiment.full}) {
+    grid->task.length = 320;
+    grid->training.batch = 6;
+  }
+  experiment.full.task.held_out = 128;
+  return experiment;
+}
+
+Experiment arithmetic_experiment() {
+  Experiment experiment{.quick = quick_fine_tuning(), .reads_files = false, .reads_general = false};
+  Grid& quick = experiment.quick;
+  quick.task = {.base = {.steps = 4000}, .length = 24, .batch = 64, .held_out = 512};
+  quick.training = {
+      .batch = 64, .steps = 400, .warm_up = 20, .restart_every = 100, .restart_warm_up = 10};
+  experiment.full = quick;
+  experiment.full.training.steps = 600;
+  experiment.full.training.warm_up = 30;
+  experiment.full.training.restart_every = 150;
+  experiment.full.training.restart_warm_up = 8;
+  experiment.full.methods = fine_tuning_methods();
+  experiment.task = [](const TaskSettings& settings, const Files&, const Workplace& place) {
+    return arithmetic(settings, place);
+  };
+  return experiment;
 }
 
 Grid tiny(Grid grid) {

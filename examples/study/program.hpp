@@ -10,20 +10,23 @@ namespace study {
 
 /// One of the paper's experiments as a program.
 struct Experiment {
-  std::string name;
-  std::string description;
-  Grid quick, full;
+  std::string name = "";
+  std::string description = "";
+  Grid quick = {}, full = {};
   bool reads_files = true;
   bool reads_general = true;     ///< General text, for a decoder that is trained before.
   bool reads_responses = false;  ///< JSON lines; else text.
-  std::function<Task(const TaskSettings&, const Files&, const Workplace&)> task;
+  std::function<Task(const TaskSettings&, const Files&, const Workplace&)> task = {};
 };
 
-/// Of the tasks whose examples are prompts with responses.
-[[nodiscard]] Grid quick_responses();
-[[nodiscard]] Grid full_responses();
-/// Of the arithmetic task, in minutes.
-[[nodiscard]] Grid arithmetic_grid();
+/// Grids of tasks on top of a decoder that is trained before.
+[[nodiscard]] Grid quick_fine_tuning();
+[[nodiscard]] Grid full_fine_tuning();
+
+/// What the experiments on prompts with responses have in common, and those on arithmetic; the rest
+/// is for the program to say.
+[[nodiscard]] Experiment response_experiment();
+[[nodiscard]] Experiment arithmetic_experiment();
 
 /// The grid that shows in seconds that a program works.
 [[nodiscard]] Grid tiny(Grid grid);

@@ -4,14 +4,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "experiment/decoder_methods.hpp"
-#include "mora/core/loss_sum.hpp"
-#include "mora/train/dataset.hpp"
+#include "programs/any_data.hpp"
 
 namespace study {
 
@@ -23,20 +21,7 @@ using Method = experiment::DecoderMethod;
 /// The name that everything which trains is attached under.
 inline constexpr const char* learner = "learner";
 
-/// Numbered examples of any kind.
-struct Examples {
-  Index count = 0;
-  std::function<void(Index, mora::Batch&)> add = {};
-
-  [[nodiscard]] Index size() const { return count; }
-  void add_to(Index example, mora::Batch& batch) const { add(example, batch); }
-};
-
-template <mora::Dataset D>
-[[nodiscard]] Examples examples_of(D dataset) {
-  const auto kept = std::make_shared<const D>(std::move(dataset));
-  return {kept->size(), [kept](Index i, mora::Batch& batch) { kept->add_to(i, batch); }};
-}
+using Examples = programs::TrainingData;
 
 /// Text that nothing trains on, in two parts: one that learning rates are chosen by, one that
 /// results are measured on.

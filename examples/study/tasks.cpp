@@ -47,7 +47,7 @@ struct Data {
   std::string name = concat("text:", checksum_of(tokens), " length:", length);
   return {
       std::move(name),
-      examples_of(mora::TokenWindows<Tokens>(
+      programs::any_data(mora::TokenWindows<Tokens>(
           std::move(tokens), {.length = length, .rest = mora::TokenWindowsSettings::Rest::drop}))};
 }
 
@@ -103,7 +103,7 @@ struct Data {
         << " bytes and are used" << std::endl;
   }
   std::string name = concat("responses:", checksum_of(read), " length:", length);
-  return {std::move(name), examples_of(std::move(examples))};
+  return {std::move(name), programs::any_data(std::move(examples))};
 }
 
 /// A decoder's weights after full training on the data.

@@ -3,9 +3,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <cstddef>
 
-#include "mora/core/error.hpp"
 #include "mora/core/index.hpp"
 
 /// \file
@@ -30,18 +29,6 @@ struct KroneckerShape {
 };
 
 namespace detail {
-
-/// The part of `features` for the first factor, by PEFT's rule: `wanted` where that divides them,
-/// else their largest divisor beyond neither `wanted` (-1: any) nor the square root.
-[[nodiscard]] inline Index first_factor(Index features, Index wanted) {
-  if (wanted > 0 && features % wanted == 0) return wanted;
-  auto divisor = static_cast<Index>(std::sqrt(static_cast<double>(features)));
-  while (divisor * divisor > features) --divisor;  // the root of a large number is rounded
-  while ((divisor + 1) * (divisor + 1) <= features) ++divisor;
-  if (wanted > 0) divisor = std::min(divisor, wanted);
-  while (features % divisor != 0) --divisor;
-  return divisor;
-}
 
 /// A product on the way from x to y. Every token is a matrix, [cols1, cols2] in x and [rows1,
 /// rows2] in y; a step multiplies one of its sides, of `from` numbers, and leaves `other`.

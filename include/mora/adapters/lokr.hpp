@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "mora/adapters/kronecker.hpp"
+#include "mora/adapters/kronecker_tokens.hpp"
+#include "mora/adapters/lokr_settings.hpp"
 #include "mora/adapters/merging.hpp"
-#include "mora/adapters/side.hpp"
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
@@ -31,52 +31,6 @@ struct KroneckerRow1;
 struct KroneckerRows2;
 
 }  // namespace detail
-
-/// Settings of a LoKr adapter; the defaults are PEFT's.
-struct LokrSettings {
-  Index rank = 8;      ///< r, 1 ... max_rank.
-  double alpha = 8.0;  ///< Finite.
-  /// The outputs and the inputs of W1, where it divides those of the layer; else the largest
-  /// divisors up to it and up to the square root. -1: the nearest to the square root; or from 1 on.
-  Index decompose_factor = -1;
-  bool decompose_both = false;  ///< Whether W1 may be thin too.
-
-  /// s in W + s W1 (x) W2.
-  [[nodiscard]] double scale() const { return alpha / static_cast<double>(rank); }
-  /// Throws ArgumentError naming the setting that is out of range.
-  void validate() const {
-    detail::require_rank(rank);
-    if (!std::isfinite(alpha)) {
-      throw ArgumentError(detail::concat("alpha: expected a finite number, found ", alpha));
-    }
-    if (decompose_factor != -1 && decompose_factor < 1) {
-      throw ArgumentError(
-          detail::concat("decompose_factor: expected -1 or at least 1, found ", decompose_factor));
-    }
-  }
-};
-
-/// The sizes of LoKr's factors for a layer: W2 is thin where r is below half of its larger side,
-/// W1 so too with decompose_both. Throws ArgumentError for settings out of range, ShapeError for
-/// features below 1 or numbers beyond memory.
-[[nodiscard]] inline KroneckerShape lokr_shape(Index in_features, Index out_features,
-                                               const LokrSettings& settings) {
-  settings.validate();
-  detail::require_features(in_features, out_features);
-  KroneckerShape shape{.rows1 = detail::first_factor(out_features, settings.decompose_factor),
-                       .cols1 = detail::first_factor(in_features, settings.decompose_factor),
-                       .rank = settings.rank};
-  shape.rows2 = out_features / shape.rows1;
-  shape.cols2 = in_features / shape.cols1;
-  const auto below_half = [&](Index rows, Index cols) {
-    return 2 * settings.rank < std::max(rows, cols);
-  };
-  shape.thin1 = settings.decompose_both && below_half(shape.rows1, shape.cols1);
-  shape.thin2 = below_half(shape.rows2, shape.cols2);
-  if (shape.thin1) detail::require_features(std::max(shape.rows1, shape.cols1), shape.rank);
-  if (shape.thin2) detail::require_features(std::max(shape.rows2, shape.cols2), shape.rank);
-  return shape;
-}
 
 /// W1 or W2 of LoKr.
 template <Real T>
@@ -176,8 +130,8 @@ class LokrAdapter {
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) saved->between.shape(x.rows(), path_.kept);
     in_tiles(x.rows(), [&](Index first, Index count, const Tiles& tiles) {
-      const T* in = enter(detail::rows_of(x, first, count), step_at(0).of_w1, shape_.cols1,
-                          shape_.cols2, tiles.in[0]);
+      const T* in = detail::enter_tokens(detail::rows_of(x, first, count), step_at(0).of_w1,
+                                         shape_.cols1, shape_.cols2, tiles.in[0]);
       Index kept = 0;
       for (Index i = 0; i < path_.count; ++i) {
         const detail::KroneckerStep& step = step_at(i);
@@ -187,13 +141,14 @@ class LokrAdapter {
         T* const between = saved ? saved->between.data() + x.rows() * kept : nullptr;
         T* const next = saved && !last ? between + first * step.other * step.to
                                        : tiles.in[static_cast<std::size_t>((i + 1) % 2)];
-        const MutableMap<T> out = packed(turns ? tiles.work : next, rows, step.to);
-        multiply<detail::Operand::transposed>(out, scale_of(i), packed(in, rows, step.from), step);
+        const MutableMap<T> out = detail::packed(turns ? tiles.work : next, rows, step.to);
+        multiply<detail::Operand::transposed>(out, scale_of(i), detail::packed(in, rows, step.from),
+                                              step);
         if (last) {
-          leave(out.data(), step.of_w1, shape_.rows1, shape_.rows2,
-                detail::rows_of(y, first, count));
+          detail::leave_tokens(out.data(), step.of_w1, shape_.rows1, shape_.rows2,
+                               detail::rows_of(y, first, count));
         } else if (turns) {
-          transpose_tokens(count, step.other, step.to, out.data(), next);
+          detail::transpose_tokens(count, step.other, step.to, out.data(), next);
         }
         in = next;
         kept += step.other * step.to;
@@ -218,8 +173,9 @@ class LokrAdapter {
       }
     });
     in_tiles(dy.rows(), [&](Index first, Index count, const Tiles& tiles) {
-      const T* g = enter(detail::rows_of(dy, first, count), step_at(path_.count - 1).of_w1,
-                         shape_.rows1, shape_.rows2, tiles.in[0]);
+      const T* g =
+          detail::enter_tokens(detail::rows_of(dy, first, count), step_at(path_.count - 1).of_w1,
+                               shape_.rows1, shape_.rows2, tiles.in[0]);
       Index kept = path_.kept;
       for (Index i = path_.count; i-- > 0;) {
         const detail::KroneckerStep& step = step_at(i);
@@ -227,21 +183,22 @@ class LokrAdapter {
         const Index width = step.other * step.from;
         T* const next = tiles.in[static_cast<std::size_t>((path_.count - i) % 2)];
         if (i > 0) kept -= width;
-        const T* const in = i > 0 ? saved.between.data() + dy.rows() * kept + first * width
-                                  : enter(detail::rows_of(x, first, count), step.of_w1,
-                                          shape_.cols1, shape_.cols2, next);
+        const T* const in = i > 0
+                                ? saved.between.data() + dy.rows() * kept + first * width
+                                : detail::enter_tokens(detail::rows_of(x, first, count), step.of_w1,
+                                                       shape_.cols1, shape_.cols2, next);
         detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-            detail::map_of(matrix_of(*this, step).gradient), scale_of(i), packed(g, rows, step.to),
-            packed(in, rows, step.from));
+            detail::map_of(matrix_of(*this, step).gradient), scale_of(i),
+            detail::packed(g, rows, step.to), detail::packed(in, rows, step.from));
         if (i == 0 && !dx) return;
         const bool turns = i == 0 || step_at(i - 1).of_w1 != step.of_w1;
-        const MutableMap<T> out = packed(turns ? tiles.work : next, rows, step.from);
-        multiply<detail::Operand::plain>(out, scale_of(i), packed(g, rows, step.to), step);
+        const MutableMap<T> out = detail::packed(turns ? tiles.work : next, rows, step.from);
+        multiply<detail::Operand::plain>(out, scale_of(i), detail::packed(g, rows, step.to), step);
         if (i == 0) {
-          leave(out.data(), step.of_w1, shape_.cols1, shape_.cols2,
-                detail::rows_of(*dx, first, count));
+          detail::leave_tokens(out.data(), step.of_w1, shape_.cols1, shape_.cols2,
+                               detail::rows_of(*dx, first, count));
         } else if (turns) {
-          transpose_tokens(count, step.other, step.from, out.data(), next);
+          detail::transpose_tokens(count, step.other, step.from, out.data(), next);
         }
         g = next;
       }
@@ -354,51 +311,6 @@ class LokrAdapter {
       const Index size = count * path_.width;
       T* const memory = detail::scratch<T, detail::KroneckerTiles>(3 * size);
       f(first, count, Tiles{{memory, memory + size}, memory + 2 * size});
-    });
-  }
-
-  [[nodiscard]] static MutableMap<T> packed(T* data, Index rows, Index cols) {
-    return {data, rows, cols, Eigen::OuterStride<>(cols)};
-  }
-  [[nodiscard]] static ConstMap<T> packed(const T* data, Index rows, Index cols) {
-    return {data, rows, cols, Eigen::OuterStride<>(cols)};
-  }
-  /// Of each of `tokens` matrices [rows, cols] the transpose.
-  static void transpose_tokens(Index tokens, Index rows, Index cols, const T* from, T* to) {
-    const Index size = rows * cols;
-    detail::for_each_row(tokens, size, [=](Index t) {
-      packed(to + t * size, cols, rows) = packed(from + t * size, rows, cols).transpose();
-    });
-  }
-  /// Tokens [rows, cols] as a step on W1's side reads them, which is transposed, or on W2's; in
-  /// `memory` where they do not lie so.
-  [[nodiscard]] static const T* enter(const ConstMap<T>& tokens, bool transposed, Index rows,
-                                      Index cols, T* memory) {
-    const Index size = rows * cols;
-    if (!transposed && (tokens.outerStride() == size || tokens.rows() <= 1)) return tokens.data();
-    detail::for_each_row(tokens.rows(), size, [&](Index t) {
-      const T* const from = tokens.data() + t * tokens.outerStride();
-      T* const to = memory + t * size;
-      if (transposed) {
-        packed(to, cols, rows) = packed(from, rows, cols).transpose();
-      } else {
-        std::copy(from, from + size, to);
-      }
-    });
-    return memory;
-  }
-  /// The way back: adds them.
-  static void leave(const T* memory, bool transposed, Index rows, Index cols,
-                    MutableMap<T> tokens) {
-    const Index size = rows * cols;
-    detail::for_each_row(tokens.rows(), size, [&](Index t) {
-      const T* const from = memory + t * size;
-      MutableMap<T> to = packed(tokens.data() + t * tokens.outerStride(), rows, cols);
-      if (transposed) {
-        to += packed(from, cols, rows).transpose();
-      } else {
-        to += packed(from, rows, cols);
-      }
     });
   }
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "mora/adapters/hira.hpp"
-#include "mora/adapters/lokr.hpp"
+#include "mora/adapters/lokr_settings.hpp"
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/side.hpp"
