@@ -225,9 +225,15 @@ TEST(Operators, MustHavePartsThatFit) {
   refused({.more_blocks = 1}, "decompressor, blocks", "expected 5", "found 6");
 }
 
-TEST(RandomGroups, HaveAtMostAsManyFeaturesAsTheirTablesCanNumber) {
-  EXPECT_TRUE(throws<ArgumentError>({"at most 2147483647 features", "found 2147483648"},
+TEST(RandomGroups, AreAtMostWhatTheirTablesCanNumber) {
+  EXPECT_TRUE(throws<ArgumentError>({"at most 2147483647 features", "found 2147483648 in 8"},
                                     [] { mora::RandomGroups(Index{1} << 31, 8, 0); }));
+  EXPECT_TRUE(throws<ArgumentError>({"in 65536 groups", "found 65537 in 65537"},
+                                    [] { mora::RandomGroups(65'537, 65'537, 0); }));
+  const mora::RandomGroups most(65'537, 65'536, 0);
+  Index largest = 0;
+  for (Index i = 0; i < most.features(); ++i) largest = std::max(largest, most.group_of(i));
+  EXPECT_EQ(largest, 65'535);
 }
 
 TEST(LoraScale, IsThatOfTheRank) {

@@ -121,82 +121,74 @@ class AdjacentGroups {
 
 /// Groups drawn at random, of sizes that differ by one at most: index order[p] belongs to group
 /// p mod groups, where `order` is a permutation shuffled by SplitMix64(seed), so that the seed
-/// alone says which groups they are, on every platform. At most 2^31 - 1 features. Copies share the
-/// table.
+/// alone says which groups they are, on every platform. At most 2^31 - 1 features in 65,536 groups.
+/// Copies share the table.
 class RandomGroups {
  public:
-  /// Throws ArgumentError for sizes below 1, or more than 2^31 - 1 features.
+  /// Throws ArgumentError for sizes below 1, or above those.
   RandomGroups(Index features, Index groups, std::uint64_t seed)
       : features_(detail::checked_features(features, groups)),
         groups_(groups),
-        table_(std::make_shared<const Table>(features, groups, seed)) {}
+        group_of_(std::make_shared<const Table>(draw(features, groups, seed))) {}
   [[nodiscard]] Index features() const { return features_; }
   [[nodiscard]] Index groups() const { return groups_; }
   [[nodiscard]] Index group_of(Index feature) const {
-    return table_->group_of[static_cast<std::size_t>(feature)];
+    return (*group_of_)[static_cast<std::size_t>(feature)];
   }
 
   template <class T>
   void sum(std::span<const T> x, std::span<T> sums) const {
+    std::fill_n(sums.data(), groups_, T(0));
+    // x in its order, as it is what may have to come from memory.
+    const std::uint16_t* const group = group_of_->data();
     const T* const from = x.data();
     T* const to = sums.data();
-    const Index first = std::min(features_, groups_);
-    const std::int32_t* order = table_->order.data();
-    for (Index i = 0; i < first; ++i) to[i] = from[order[i]];
-    std::fill(to + first, to + groups_, T(0));
-    for (Index start = first; start < features_; start += groups_) {
-      const Index count = std::min(groups_, features_ - start);
-      order = table_->order.data() + start;
-      add_gathered(from, order, count, to);
-    }
+    for (Index i = 0; i < features_; ++i) to[group[i]] += from[i];
   }
+  /// Whole vectors are added, which compilers do not find by themselves: see
+  /// docs/results/layer_speed.md.
   template <class T>
   void add_spread(std::span<const T> sums, std::span<T> x) const {
-    const std::int32_t* const group = table_->group_of.data();
+    using Lanes = Eigen::Array<T, 4, 1>;
+    const std::uint16_t* group = group_of_->data();
     const T* const from = sums.data();
     T* const to = x.data();
-    add_gathered(from, group, features_, to);
-  }
-
- private:
-  /// to[i] += from[at[i]], with whole vectors added to `to`, which compilers do not find by
-  /// themselves: see docs/results/layer_speed.md.
-  template <class T>
-  static void add_gathered(const T* from, const std::int32_t* at, Index count, T* to) {
-    using Lanes = Eigen::Array<T, 4, 1>;
     Index i = 0;
-    for (; i + 8 <= count; i += 8, at += 8) {
-      const Lanes a(from[at[0]], from[at[1]], from[at[2]], from[at[3]]);
-      const Lanes b(from[at[4]], from[at[5]], from[at[6]], from[at[7]]);
+    for (; i + 8 <= features_; i += 8, group += 8) {
+      const Lanes a(from[group[0]], from[group[1]], from[group[2]], from[group[3]]);
+      const Lanes b(from[group[4]], from[group[5]], from[group[6]], from[group[7]]);
       Eigen::Map<Lanes>(to + i) += a;
       Eigen::Map<Lanes>(to + i + 4) += b;
     }
-    for (; i < count; ++i, ++at) to[i] += from[*at];
+    for (; i < features_; ++i, ++group) to[i] += from[*group];
   }
 
-  struct Table {
-    Table(Index features, Index groups, std::uint64_t seed) {
-      constexpr Index limit = std::numeric_limits<std::int32_t>::max();
-      if (features > limit) {
-        throw ArgumentError(
-            detail::concat("random groups: at most ", limit, " features, found ", features));
-      }
-      order.resize(static_cast<std::size_t>(features));
-      group_of.resize(order.size());
-      std::iota(order.begin(), order.end(), 0);
-      SplitMix64 generator(seed);
-      shuffle(order, generator);
-      for (std::size_t p = 0; p < order.size(); ++p) {
-        group_of[static_cast<std::size_t>(order[p])] =
-            static_cast<std::int32_t>(p % static_cast<std::size_t>(groups));
-      }
+ private:
+  /// Of two bytes a feature, so that the first cache holds it beside a row of x.
+  using Table = std::vector<std::uint16_t>;
+
+  [[nodiscard]] static Table draw(Index features, Index groups, std::uint64_t seed) {
+    constexpr Index most_features = std::numeric_limits<std::int32_t>::max();
+    constexpr Index most_groups = Index{std::numeric_limits<std::uint16_t>::max()} + 1;
+    if (features > most_features || groups > most_groups) {
+      throw ArgumentError(detail::concat("random groups: at most ", most_features, " features in ",
+                                         most_groups, " groups, found ", features, " in ", groups));
     }
-    std::vector<std::int32_t> order;     // sorted by place in the group, then by group
-    std::vector<std::int32_t> group_of;  // the inverse view
-  };
+    std::vector<std::int32_t> order(static_cast<std::size_t>(features));
+    std::iota(order.begin(), order.end(), 0);
+    SplitMix64 generator(seed);
+    shuffle(order, generator);
+    Table group_of(order.size());
+    for (std::size_t p = 0; p < order.size(); ++p) {
+      group_of[static_cast<std::size_t>(order[p])] =
+          static_cast<std::uint16_t>(p % static_cast<std::size_t>(groups));
+    }
+    return group_of;
+  }
+
   Index features_;
   Index groups_;
-  std::shared_ptr<const Table> table_;
+  std::shared_ptr<const Table> group_of_;
 };
 
 /// C that sums each group (paper, Eq. 6). One block.
