@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -68,6 +67,33 @@ TEST(AtomicFile, IsCommittedOnce) {
   EXPECT_TRUE(throws<StateError>({"file: committed"}, [&] { file.commit(); }));
   EXPECT_TRUE(throws<StateError>({"file: committed"}, [&] { file.write(bytes_of("x")); }));
   EXPECT_EQ(read_file(folder / "file"), "");
+}
+
+TEST(AtomicFile, HasRoomThatIsFilledInAnyOrder) {
+  const TemporaryFolder folder;
+  AtomicFile file(folder / "file");
+  const AtomicFile::Room first = file.leave(6);
+  file.write(bytes_of("end"));
+  first.write(3, bytes_of("def"));
+  first.write(0, bytes_of("abc"));
+  file.commit();
+  EXPECT_EQ(read_file(folder / "file"), "abcdefend");
+}
+
+TEST(AtomicFile, WithRoomThatIsNotFilledIsNotCommitted) {
+  const TemporaryFolder folder;
+  write_file(folder / "file", "old");
+  AtomicFile file(folder / "file");
+  const AtomicFile::Room room = file.leave(6);
+  room.write(3, bytes_of("def"));
+  EXPECT_TRUE(throws<StateError>({"file", "expected 6", "found 3"}, [&] { file.commit(); }));
+  EXPECT_TRUE(throws<mora::ArgumentError>({"at most 6", "found 4 + 3"},
+                                          [&] { room.write(4, bytes_of("def")); }));
+  EXPECT_EQ(read_file(folder / "file"), "old");
+  room.write(0, bytes_of("abc"));
+  file.commit();
+  EXPECT_EQ(read_file(folder / "file"), "abcdef");
+  EXPECT_TRUE(throws<StateError>({"file", "committed"}, [&] { room.write(0, bytes_of("x")); }));
 }
 
 TEST(AtomicFile, OverAFileThatIsReadLeavesItsReadersAlone) {
@@ -159,22 +185,6 @@ TEST(AtomicFile, RefusesWhereThereCanBeNoFile) {
   }
   EXPECT_EQ(folder.names(), (Names{"file", "folder", "pipe"}));
 }
-
-/// A limit of the size of files, while it lives.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limited{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limited);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_{};
-};
 
 // The system would end the process by a signal.
 TEST(AtomicFile, BeyondALimitFailsAndTheProcessLives) {

@@ -85,8 +85,8 @@ TEST(WriteTokenFile, LeavesTheOldFileWhateverFails) {
       if (testing::Test::HasFailure()) return;
     }
   }
-  EXPECT_EQ(failed, (std::vector<std::string>{"open", "write", "write", "write", "fsync", "close",
-                                              "rename", "open", "fsync", "close"}));
+  EXPECT_EQ(failed, (std::vector<std::string>{"open", "pwrite", "pwrite", "pwrite", "fsync",
+                                              "close", "rename", "open", "fsync", "close"}));
 }
 
 TEST(WriteTokenFile, WritesEveryByteThroughInterruptionsAndPartialWrites) {
@@ -262,7 +262,7 @@ TEST(ShardedWriter, WritesTheSameWhenAskedAgain) {
     writer.write(name, std::as_bytes(std::span("abcd", 4)));
   };
   write("a");
-  Faults faults{.fail_at = 3, .code = EMFILE};  // the first file is finished, the second opened
+  Faults faults{.fail_at = 1, .code = EMFILE};  // of opening the second file
   {
     const FaultyCalls faulty(faults);
     EXPECT_THROW(write("b"), FileError);

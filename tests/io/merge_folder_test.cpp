@@ -140,36 +140,81 @@ TEST(MergeFolder, IsTheMergeInMemoryRoundedOnce) {
   EXPECT_GE(folders, 3);
 }
 
-// Of more rows than are treated at a time, by all threads.
+/// A folder with `large.weight` of the dtype and `other.weight`, which has no adapter; both of more
+/// than is treated at a time.
+void write_large_base(const path& folder, mora::Dtype dtype, const Matrix<float>& weight) {
+  std::filesystem::create_directory(folder);
+  mora::SafetensorsWriter writer(folder / "model.safetensors",
+                                 {{"large.weight", dtype, {weight.rows(), weight.cols()}},
+                                  {"other.weight", mora::Dtype::bf16, {1000, weight.cols()}}});
+  writer.write("large.weight", std::span<const float>(weight.data(), std::size_t(weight.size())));
+  writer.write("other.weight",
+               std::span<const float>(weight.data(), std::size_t(1000 * weight.cols())));
+  writer.commit();
+}
+
+// By all threads. Of the columns 2000 leave blocks of rows that do not fill a piece, and 768 do
+// with F32.
 TEST(MergeFolder, MergesALargeTensorPieceByPiece) {
+  struct Case {
+    mora::Dtype dtype;
+    mora::Index rows, cols;
+    double unit;
+  };
+  for (const Case& c :
+       {Case{mora::Dtype::bf16, 2100, 2000, 0x1p-8}, Case{mora::Dtype::f32, 1500, 768, 0x1p-24}}) {
+    SCOPED_TRACE(mora::name_of(c.dtype));
+    const TemporaryFolder folder;
+    Random random(5);
+    const Matrix<float> weight = random.matrix<float>(c.rows, c.cols);
+    write_large_base(folder / "base", c.dtype, weight);
+    mora::LoraAdapter<double> lora(Matrix<double>(random.matrix<double>(2, c.cols)),
+                                   Matrix<double>(random.matrix<double>(c.rows, 2)), {.rank = 2});
+    const Matrix<double> update = lora.settings().scale() * lora.b().value * lora.a().value;
+    const std::vector<NamedAdapter<double>> adapters = {
+        {"large", AnyAdapter<double>(std::move(lora))}};
+    mora::Index told = 0, all = 0;
+    const auto report = mora::merge_folder(folder / "base", adapters, folder / "merged",
+                                           {.progress = [&](mora::Index now, mora::Index of) {
+                                             EXPECT_GT(now, told);
+                                             told = now;
+                                             all = of;
+                                           }});
+    EXPECT_EQ(told, all);
+
+    const ShardedTensors before(folder / "base");
+    const ShardedTensors after(folder / "merged");
+    EXPECT_TRUE(after.tensor("other.weight").equals(before.tensor("other.weight")));
+    const auto numbers = [&](const ShardedTensors& tensors) {
+      Matrix<double> matrix(c.rows, c.cols);
+      tensors.tensor("large.weight")
+          .copy_to(std::span<double>(matrix.data(), std::size_t(matrix.size())));
+      return matrix;
+    };
+    const Matrix<double> wanted = numbers(before) + update;
+    const Matrix<double> found = numbers(after);
+    EXPECT_TRUE(
+        ((found - wanted).array().abs() <= 1.0001 * c.unit * wanted.array().abs() + 1e-12).all());
+    // Every row counts, once.
+    ASSERT_EQ(report.size(), 1u);
+    EXPECT_TRUE(near<double>(report[0].update_norm, update.norm(), update.norm()));
+    EXPECT_NEAR(report[0].rounding_error, (found - wanted).norm() / update.norm(), 1e-9);
+  }
+}
+
+// Each thread writes its own pieces, of which those beyond the limit fail.
+TEST(MergeFolder, BeyondALimitOfAFilesSizeLeavesNothing) {
   const TemporaryFolder folder;
   const mora::Index rows = 2100, cols = 2000;
-  ASSERT_GT(rows * cols * 2, mora::detail::merge_piece_bytes);
-  Random random(5);
-  const Matrix<float> weight = random.matrix<float>(rows, cols);
-  const auto count = static_cast<std::size_t>(weight.size());
-  std::filesystem::create_directory(folder / "base");
-  mora::SafetensorsWriter writer(folder / "base/model.safetensors",
-                                 {{"large.weight", mora::Dtype::bf16, {rows, cols}}});
-  writer.write("large.weight", std::span<const float>(weight.data(), count));
-  writer.commit();
-  mora::LoraAdapter<double> lora(Matrix<double>(random.matrix<double>(2, cols)),
-                                 Matrix<double>(random.matrix<double>(rows, 2)), {.rank = 2});
-  const Matrix<double> update = lora.settings().scale() * lora.b().value * lora.a().value;
-  const std::vector<NamedAdapter<double>> adapters = {
-      {"large", AnyAdapter<double>(std::move(lora))}};
-  (void)mora::merge_folder(folder / "base", adapters, folder / "merged");
-
-  const auto numbers = [&](const char* name) {
-    Matrix<double> matrix(rows, cols);
-    ShardedTensors(folder / name)
-        .tensor("large.weight")
-        .copy_to(std::span<double>(matrix.data(), count));
-    return matrix;
-  };
-  const Matrix<double> wanted = numbers("base") + update;
-  const Matrix<double> found = numbers("merged");
-  EXPECT_TRUE(((found - wanted).array().abs() <= 0x1.0001p-8 * wanted.array().abs() + 1e-12).all());
+  write_large_base(folder / "base", mora::Dtype::bf16, Matrix<float>::Ones(rows, cols));
+  const std::vector<NamedAdapter<float>> adapters = {
+      {"large", AnyAdapter<float>(mora::LoraAdapter<float>(
+                    Matrix<float>::Ones(1, cols), Matrix<float>::Ones(rows, 1), {.rank = 1}))}};
+  const FileSizeLimit limit(3 << 20);
+  EXPECT_TRUE(throws<mora::FileError>({"cannot write"}, [&] {
+    (void)mora::merge_folder(folder / "base", adapters, folder / "merged");
+  }));
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"base"});
 }
 
 /// Nothing is left of it.

@@ -49,6 +49,23 @@ TEST(WriteTokenFile, ByEightThreadsToOneNameLeavesOneWholeFile) {
   }
 }
 
+TEST(AtomicFile, HasRoomForEightThreads) {
+  const TemporaryFolder folder;
+  constexpr std::size_t pieces = 100;
+  mora::AtomicFile file(folder / "file");
+  const mora::AtomicFile::Room room = file.leave(thread_count * pieces);
+  on_eight_threads([&](std::size_t thread) {
+    const char letter = static_cast<char>('a' + thread);
+    for (std::size_t i = 0; i < pieces; ++i) {
+      room.write(i * thread_count + thread, std::as_bytes(std::span(&letter, 1)));
+    }
+  });
+  file.commit();
+  std::string expected;
+  for (std::size_t i = 0; i < pieces; ++i) expected += "abcdefgh";
+  EXPECT_EQ(read_file(folder / "file"), expected);
+}
+
 TEST(JsonLines, AreReadByEightThreadsAtOnce) {
   const TemporaryFolder folder;
   std::string lines;

@@ -27,7 +27,7 @@ bool refused(const char* name) {
   }
   // fsync, rename and unlink are not interrupted.
   const std::string_view call = name;
-  const bool can_wait = call == "open" || call == "read" || call == "write" || call == "close";
+  const bool can_wait = call == "open" || call == "read" || call == "pwrite" || call == "close";
   if (can_wait && active->interrupt_every > 0 && active->calls % active->interrupt_every == 0) {
     errno = EINTR;
     return true;
@@ -55,7 +55,7 @@ int __real_open(const char* path, int flags, ...);
 int __real_fstat(int file, struct stat* status);
 void* __real_mmap(void* at, std::size_t size, int protection, int flags, int file, off_t offset);
 ssize_t __real_read(int file, void* bytes, std::size_t size);
-ssize_t __real_write(int file, const void* bytes, std::size_t size);
+ssize_t __real_pwrite(int file, const void* bytes, std::size_t size, off_t at);
 int __real_fsync(int file);
 int __real_close(int file);
 int __real_rename(const char* from, const char* to);
@@ -78,9 +78,9 @@ ssize_t __wrap_read(int file, void* bytes, std::size_t size) {
   if (refused("read")) return errno == 0 ? 0 : -1;
   return __real_read(file, bytes, allowed(size));
 }
-ssize_t __wrap_write(int file, const void* bytes, std::size_t size) {
-  if (refused("write")) return errno == 0 ? 0 : -1;
-  return __real_write(file, bytes, allowed(size));
+ssize_t __wrap_pwrite(int file, const void* bytes, std::size_t size, off_t at) {
+  if (refused("pwrite")) return errno == 0 ? 0 : -1;
+  return __real_pwrite(file, bytes, allowed(size), at);
 }
 int __wrap_fsync(int file) { return refused("fsync") ? -1 : __real_fsync(file); }
 int __wrap_close(int file) {

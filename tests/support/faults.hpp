@@ -6,8 +6,9 @@
 /// \file
 /// Calls of the system that fail, are interrupted, or do a part of their work. They are replaced by
 /// the linker (-Wl,--wrap=read) in a program with support/faults.cpp; see the function
-/// mora_inject_faults of tests/CMakeLists.txt. open, fstat, mmap, read, write, fsync, close, rename
-/// and unlink are; what the standard library calls itself (removing folders, listing them) is not.
+/// mora_inject_faults of tests/CMakeLists.txt. open, fstat, mmap, read, pwrite, fsync, close,
+/// rename and unlink are; what the standard library calls itself (removing folders, listing them)
+/// is not.
 
 namespace mora_tests {
 

@@ -5,8 +5,10 @@
 #error "mora/io/atomic_file.hpp: files are written by POSIX calls, which this system does not have"
 #endif
 
+#include <atomic>
 #include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -103,16 +105,53 @@ class AtomicFile {
   /// Throws FileError where the system refuses, after which there is nothing left to commit;
   /// StateError after that and after commit().
   void write(std::span<const std::byte> bytes) {
+    const Room room = leave(bytes.size());
+    try {
+      room.write(0, bytes);
+    } catch (...) {
+      discard();
+      throw;
+    }
+  }
+
+  /// A part of the file, which is filled piece by piece, by several threads at once if need be.
+  class Room {
+   public:
+    /// Bytes behind the first `at` of the room, each of them once. While threads do this, none may
+    /// call anything else of the file. Throws ArgumentError beyond the room's end; FileError where
+    /// the system refuses, after which there is nothing left to commit; StateError after commit().
+    void write(std::size_t at, std::span<const std::byte> bytes) const {
+      if (at > size_ || bytes.size() > size_ - at) {
+        throw ArgumentError(detail::concat("room in a file: expected at most ", size_,
+                                           " bytes, found ", at, " + ", bytes.size()));
+      }
+      file_->write_at(place_ + at, bytes);
+    }
+
+   private:
+    friend AtomicFile;
+    Room(AtomicFile& file, std::uint64_t place, std::size_t size)
+        : file_(&file), place_(place), size_(size) {}
+    AtomicFile* file_;
+    std::uint64_t place_;
+    std::size_t size_;
+  };
+
+  /// Leaves room for so many bytes behind all before. Throws like write().
+  [[nodiscard]] Room leave(std::size_t bytes) {
     require_open();
-    const detail::HoldSizeSignal hold;
-    if (!detail::write_fully(*file_, bytes)) fail("cannot write", errno);
-    begin_writing_back(bytes.size());
+    return {*this, std::exchange(end_, end_ + bytes), bytes};
   }
 
   /// Brings what was written to the disk and closes the file, which commit() then only renames; for
-  /// who writes several files and puts them in their places together. Throws like write().
+  /// who writes several files and puts them in their places together. Throws like write(), and
+  /// StateError unless as many bytes have been written as room was left for.
   void finish() {
     require_open();
+    if (filled_ != end_) {
+      throw StateError(
+          detail::concat(target_.string(), ": expected ", end_, " bytes, found ", filled_.load()));
+    }
     // A failed fsync is never tried again: the system may have dropped the data, and would say yes.
     if (::fsync(file_->number()) != 0) fail("cannot bring to the disk", errno);
     if (!file_->close()) fail("cannot close", errno);
@@ -155,21 +194,36 @@ class AtomicFile {
 
   [[nodiscard]] bool finished() const { return file_ && !file_->is_open(); }
 
-  void require_open() const {
+  void require_open() {
+    if (failed_) discard();
+    require_at_hand();
+  }
+  void require_at_hand() const {
     if (!file_)
       throw StateError(detail::concat(target_.string(), ": committed or given up before"));
     if (finished()) throw StateError(detail::concat(target_.string(), ": finished before"));
+  }
+
+  void write_at(std::uint64_t place, std::span<const std::byte> bytes) {
+    require_at_hand();
+    const detail::HoldSizeSignal hold;
+    if (!detail::write_fully(*file_, bytes, place)) {
+      const int code = errno;
+      failed_ = true;  // closed later, as other threads may be writing
+      throw FileError(target_, "cannot write", code);
+    }
+    filled_ += bytes.size();
+    begin_writing_back(bytes.size());
   }
 
   /// Lets the disk work while the next bytes are computed, so that finish() has little to wait for.
   void begin_writing_back([[maybe_unused]] std::size_t more) {
 #if defined(SYNC_FILE_RANGE_WRITE)
     constexpr std::size_t enough = std::size_t{8} << 20;
-    waiting_ += more;
-    if (waiting_ < enough) return;
+    if (waiting_ += more; waiting_ < enough) return;
+    waiting_ = 0;
     // Advice: what fails is found by finish().
     (void)::sync_file_range(file_->number(), 0, 0, SYNC_FILE_RANGE_WRITE);
-    waiting_ = 0;
 #endif
   }
 
@@ -187,7 +241,10 @@ class AtomicFile {
   std::filesystem::path target_;
   std::filesystem::path temporary_;
   std::optional<detail::Descriptor> file_;  // until it is renamed or removed
-  std::size_t waiting_ = 0;                 // bytes since the disk was asked to begin
+  std::uint64_t end_ = 0;                   // of all room left so far
+  std::atomic<std::uint64_t> filled_ = 0;   // bytes of it
+  std::atomic<std::size_t> waiting_ = 0;    // bytes since the disk was asked to begin
+  std::atomic<bool> failed_ = false;        // a call of write_at() has
 };
 
 /// Makes a folder, and those it is in, unless it is there. Throws FileError where the system

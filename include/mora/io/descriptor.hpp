@@ -69,15 +69,18 @@ inline constexpr std::size_t most_bytes_a_call = std::size_t{1} << 30;
   return done;
 }
 
-/// False with errno where the system refuses.
-[[nodiscard]] inline bool write_fully(const Descriptor& file, std::span<const std::byte> bytes) {
+/// Writes at this place of the file. False with errno where the system refuses.
+[[nodiscard]] inline bool write_fully(const Descriptor& file, std::span<const std::byte> bytes,
+                                      std::uint64_t place) {
   while (!bytes.empty()) {
     const ssize_t count =
-        ::write(file.number(), bytes.data(), std::min(bytes.size(), most_bytes_a_call));
+        ::pwrite(file.number(), bytes.data(), std::min(bytes.size(), most_bytes_a_call),
+                 static_cast<off_t>(place));
     if (count < 0 && errno == EINTR) continue;
     if (count == 0) errno = EIO;  // no progress and no reason
     if (count <= 0) return false;
     bytes = bytes.subspan(static_cast<std::size_t>(count));
+    place += static_cast<std::uint64_t>(count);
   }
   return true;
 }

@@ -51,9 +51,16 @@ class SafetensorsWriter {
   /// for more bytes than it has left, naming it and both numbers, after which the writer is as it
   /// was; FileError and StateError as AtomicFile does.
   void write(std::string_view name, std::span<const std::byte> bytes) {
-    const Place place = find(name, std::ssize(bytes));
-    file_.write(bytes);
-    place_ = {.tensor = place.tensor, .bytes = place.bytes + std::ssize(bytes)};
+    leave(name, std::ssize(bytes)).write(0, bytes);
+  }
+
+  /// Leaves room for the next bytes of a tensor, to be filled by several threads. Throws as
+  /// write().
+  [[nodiscard]] AtomicFile::Room leave(std::string_view name, Index bytes) {
+    const Place place = find(name, bytes);
+    AtomicFile::Room room = file_.leave(static_cast<std::size_t>(bytes));
+    place_ = {.tensor = place.tensor, .bytes = place.bytes + bytes};
+    return room;
   }
 
   /// The next numbers of a tensor, rounded once to its dtype. Throws as above; ArgumentError for a

@@ -106,6 +106,10 @@ class ShardedWriter {
   void write(std::string_view name, std::span<const T> numbers) {
     writer_of(name).write(name, numbers);
   }
+  /// Room for the next bytes of a tensor. Throws as SafetensorsWriter::leave does.
+  [[nodiscard]] AtomicFile::Room leave(std::string_view name, Index bytes) {
+    return writer_of(name).leave(name, bytes);
+  }
 
   /// Puts the files in their places. Throws StateError, with nothing changed, unless all bytes have
   /// been written; FileError where the system refuses, after which there is the old model, the new
@@ -118,7 +122,7 @@ class ShardedWriter {
       writers_.back().finish();
       open_next();
     }
-    writers_.back().finish();
+    for (SafetensorsWriter& writer : writers_) writer.finish();
     if (writers_.size() == 1) {
       committing_ = true;
       writers_.front().commit();
@@ -166,7 +170,8 @@ class ShardedWriter {
     const bool is_next = at != index_.weight_map.end() && writers_.size() < layouts_.size() &&
                          at->second == file_name(writers_.size());
     if (is_next && writers_.back().complete()) {
-      writers_.back().finish();
+      // Not the one at hand, for whose last bytes one would wait.
+      if (writers_.size() > 1) writers_[writers_.size() - 2].finish();
       open_next();
     }
     return writers_.back();

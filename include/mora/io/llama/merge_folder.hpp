@@ -89,11 +89,33 @@ inline void require_free_place(const std::filesystem::path& target) {
 struct RowsBefore;
 struct RowsChange;
 struct RowsAfter;
+struct RowsStored;
 
 [[nodiscard]] inline double square(double x) { return x * x; }
 
-/// Bytes of a tensor that are treated at a time.
-inline constexpr Index merge_piece_bytes = Index{8} << 20;
+/// Bytes of a tensor that a thread computes, or copies, and writes at a time.
+inline constexpr Index merge_piece_bytes = Index{1} << 20;
+
+/// Calls `write_piece(write, first, count)` for pieces of `rows` rows of so many bytes, whole
+/// blocks of `block` rows but for the last, on all threads; each calls `write(bytes)` with its own:
+/// the system copies bytes on one thread while others compute.
+template <class Progress, class WritePiece>
+void write_pieces(ShardedWriter& writer, const std::string& tensor, Index rows, Index row_bytes,
+                  Index block, const Progress& progress, const WritePiece& write_piece) {
+  const Index piece = std::max<Index>(1, merge_piece_bytes / (row_bytes * block)) * block;
+  const Index stretch = 8 * thread_count() * piece;  // progress is told in between
+  for (Index first = 0; first < rows; first += stretch) {
+    const Index here = std::min(stretch, rows - first);
+    const AtomicFile::Room room = writer.leave(tensor, here * row_bytes);
+    parallel_pieces(here, piece, [&](Index row, Index count) {
+      const auto write = [&](std::span<const std::byte> bytes) {
+        room.write(static_cast<std::size_t>(row * row_bytes), bytes);
+      };
+      write_piece(write, first + row, count);
+    });
+    progress(here * row_bytes);
+  }
+}
 
 /// The names under which a tied embedding may be stored twice.
 inline constexpr const char* embedding_weight = "model.embed_tokens.weight";
@@ -146,32 +168,35 @@ class TensorMerge {
   }
 
  private:
-  /// Every number is converted once, merged, and rounded once, a few rows a thread.
+  /// Every number is converted once, merged, and rounded once.
   template <class Stored, class Progress>
   [[nodiscard]] MergedModule write_as(ShardedWriter& writer, const Progress& progress,
                                       MergedModule result) {
     const Index rows = adapter_.adapter.out_features();
     const Index cols = adapter_.adapter.in_features();
-    const Index count = std::max<Index>(1, merge_piece_bytes / Index{sizeof(Stored)} / cols);
-    const Index piece = std::max<Index>(1, (Index{1} << 14) / cols);
-    std::vector<Stored> stored(static_cast<std::size_t>(std::min(count, rows) * cols));
-    std::vector<std::pair<double, double>> sums;  // of each piece, so that threads do not matter
-    std::pair<double, double> sum;
-    for (Index first = 0; first < rows; first += count) {
-      const Index here = std::min(count, rows - first);
-      sums.assign(static_cast<std::size_t>((here + piece - 1) / piece), {0.0, 0.0});
-      parallel_pieces(here, piece, [&](Index row, Index number) {
-        sums[static_cast<std::size_t>(row / piece)] = merge_rows(
-            first + row, number, std::span(stored).subspan(static_cast<std::size_t>(row * cols)));
-      });
-      for (const auto& [update, lost] : sums) {
-        sum.first += update;
-        sum.second += lost;
+    const Index block = std::max<Index>(1, (Index{1} << 14) / cols);
+    // Of each block, so that threads do not matter.
+    std::vector<std::pair<double, double>> sums(
+        static_cast<std::size_t>((rows + block - 1) / block));
+    const auto merge_piece = [&](const auto& write, Index first, Index count) {
+      auto& stored = kept<std::vector<Stored>, RowsStored>();
+      stored.resize(static_cast<std::size_t>(count * cols));
+      for (Index row = 0; row < count; row += block) {
+        sums[static_cast<std::size_t>((first + row) / block)] =
+            merge_rows(first + row, std::min(block, count - row),
+                       std::span(stored).subspan(static_cast<std::size_t>(row * cols)));
       }
-      const auto whole =
-          std::span(std::as_const(stored)).first(static_cast<std::size_t>(here * cols));
-      writer.write(tensor_.name(), std::as_bytes(whole));
-      progress(std::ssize(std::as_bytes(whole)));
+      write(std::as_bytes(std::span(stored)));
+      const auto row_bytes = static_cast<std::size_t>(cols) * sizeof(Stored);
+      release_mapped(tensor_.bytes().subspan(static_cast<std::size_t>(first) * row_bytes,
+                                             static_cast<std::size_t>(count) * row_bytes));
+    };
+    write_pieces(writer, tensor_.name(), rows, cols * Index{sizeof(Stored)}, block, progress,
+                 merge_piece);
+    std::pair<double, double> sum;
+    for (const auto& [update, lost] : sums) {
+      sum.first += update;
+      sum.second += lost;
     }
     result.update_norm = std::sqrt(sum.first);
     result.rounding_error = sum.first > 0.0 ? std::sqrt(sum.second / sum.first) : 0.0;
@@ -238,7 +263,7 @@ class TensorMerge {
 /// must not be there, or be empty. A head that config.json ties to the embedding, and that is
 /// stored all the same, gets the embedding's adapter too.
 ///
-/// Memory: pieces of 8 MiB and the adapters, whatever the size of the checkpoint. Time: see
+/// Memory: pieces of 1 MiB and the adapters, whatever the size of the checkpoint. Time: see
 /// docs/results/merge_folder.md.
 ///
 /// Throws ArgumentError for a module that the checkpoint does not have, that is named twice, is a
@@ -318,17 +343,18 @@ template <Real T>
     if (const auto merge = merges.find(info.name); merge != merges.end()) {
       MergedModule merged = merge->second.write(writer, progress);
       if (merge->second.own()) report.push_back(std::move(merged));
-      detail::release_mapped(tensor.bytes());
+      detail::release_mapped(tensor.bytes());  // with the pages that two pieces share
       continue;
     }
     const std::span<const std::byte> all = tensor.bytes();
-    constexpr auto piece = static_cast<std::size_t>(detail::merge_piece_bytes);
-    for (std::size_t first = 0; first < all.size(); first += piece) {
-      const auto part = all.subspan(first, std::min(piece, all.size() - first));
-      writer.write(info.name, part);
-      detail::release_mapped(part);
-      progress(std::ssize(part));
-    }
+    detail::write_pieces(writer, info.name, std::ssize(all), 1, 1, progress,
+                         [&](const auto& write, Index first, Index count) {
+                           const auto part = all.subspan(static_cast<std::size_t>(first),
+                                                         static_cast<std::size_t>(count));
+                           write(part);
+                           detail::release_mapped(part);
+                         });
+    detail::release_mapped(all);
   }
   writer.commit();
   folder.commit();

@@ -149,7 +149,8 @@ class PeftTensorRules {
     std::vector<PeftRole> roles;
     for (const LokrRoles& factor : {lokr_w1_roles, lokr_w2_roles}) {
       if (!module[factor.whole] && (module[factor.a] || module[factor.b])) {
-        roles.insert(roles.end(), {factor.a, factor.b});
+        roles.push_back(factor.a);
+        roles.push_back(factor.b);
       } else {
         roles.push_back(factor.whole);
       }
