@@ -39,6 +39,30 @@ TEST(FrozenLinear, RefusesAMapOfNothing) {
   }));
 }
 
+TEST(Layers, RefuseNumbersThatAreNowhere) {
+  mora::MoraLinear<float> layer(random_numbers<float>(6, 4), {.rank = 1});
+  mora::MoraLinear<float>::Saved saved;
+  const Eigen::Map<const Matrix<float>> no_x(nullptr, 3, 4), no_dy(nullptr, 3, 6);
+  Eigen::Map<Matrix<float>> no_y(nullptr, 3, 6), no_dx(nullptr, 3, 4);
+  Matrix<float> x = random_numbers<float>(3, 4);
+  Matrix<float> y(3, 6);
+  const auto null = [](const char* what, const auto& call) {
+    EXPECT_TRUE(throws<ArgumentError>({what, "null"}, call));
+  };
+  null("x", [&] { (void)layer.forward(no_x); });
+  null("input", [&] { layer.forward(no_x, y); });
+  null("result", [&] { layer.forward(x, no_y); });
+  null("x", [&] { (void)layer.forward(no_x, saved); });
+  y = layer.forward(x, saved);
+  null("dy", [&] { (void)layer.backward(no_dy, saved); });
+  null("dy", [&] { layer.backward_parameters(no_dy, saved); });
+  null("result", [&] { layer.backward(y, saved, no_dx); });
+  // And what was saved is still there.
+  x = layer.backward(y, saved);
+  // No tokens need no memory.
+  EXPECT_EQ(layer.forward(Eigen::Map<const Matrix<float>>(nullptr, 0, 4)).rows(), 0);
+}
+
 TEST(FrozenLinear, RefusesRowsWithGaps) {
   const Matrix<float> wide = random_numbers<float>(6, 8);
   using Gaps = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;

@@ -283,7 +283,7 @@ void FrozenLinear<T>::forward(const MatrixView<T>& x, MutableView<T> y) const {
   detail::require_size("forward, columns of x (in_features)", in_, x.cols());
   MutableMap<T> result = detail::checked_result<T>(y, x.rows(), out_, x);
   require_disjoint("result", result);
-  result.setZero();
+  detail::fill_zero(result);
   detail::add_frozen_forward<T>(*this, x, result);
 }
 
@@ -293,7 +293,7 @@ void FrozenLinear<T>::backward(const MatrixView<T>& dy, MutableView<T> dx) const
   detail::require_size("backward, columns of dy (out_features)", out_, dy.cols());
   MutableMap<T> result = detail::checked_result<T>(dx, dy.rows(), in_, dy);
   require_disjoint("result", result);
-  result.setZero();
+  detail::fill_zero(result);
   detail::add_frozen_backward<T>(*this, dy, result);
 }
 

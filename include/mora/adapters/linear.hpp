@@ -284,11 +284,12 @@ class AdaptedLinear {
   void compute(const ConstMap<Scalar>& x, MutableMap<Scalar> y, Saved* saved) const {
     require_usable();
     detail::require_size("forward, columns of x (in_features)", in_features(), x.cols());
+    detail::require_numbers("forward, x", x);
     if (saved) {
       require_trainable("forward for training");
       saved->tokens_ = -1;
     }
-    y.setZero();
+    detail::fill_zero(y);
     if (merged_) {
       detail::add_frozen_forward(*merged_, x, y);
       return;
@@ -310,6 +311,7 @@ class AdaptedLinear {
     }
     detail::require_size("backward, rows of dy (tokens)", saved.tokens_, dy.rows());
     detail::require_size("backward, columns of dy (out_features)", out_features(), dy.cols());
+    detail::require_numbers("backward, dy", dy);
     if constexpr (A::saves_input) {
       detail::require_size("backward, columns of the saved x (in_features)", in_features(),
                            saved.input_.cols());
@@ -321,7 +323,7 @@ class AdaptedLinear {
     if constexpr (requires { adapter_.require_saved(saved.adapter_); }) {
       adapter_.require_saved(saved.adapter_);
     }
-    if (dx) dx->setZero();
+    if (dx) detail::fill_zero(*dx);
     detail::add_backward_layer(adapter_, base_, detail::map_of(std::as_const(saved.input_)), dy,
                                saved.adapter_, dx);
     saved.tokens_ = -1;

@@ -195,6 +195,14 @@ void require_rows_apart(const char* call, const MutableMap<T>& target) {
   }
 }
 
+/// Throws ArgumentError for a map of numbers that are nowhere.
+template <class T>
+void require_numbers(const char* what, const ConstMap<T>& map) {
+  if (map.data() == nullptr && map.rows() > 0 && map.cols() > 0) {
+    throw ArgumentError(concat(what, ": the pointer is null"));
+  }
+}
+
 /// Where a result [rows, cols] goes that is computed from `input`.
 template <class T>
 [[nodiscard]] MutableMap<T> checked_result(MutableView<T>& result, Index rows, Index cols,
@@ -202,6 +210,8 @@ template <class T>
   const MutableMap<T> map = map_of(result);
   require_size("result, rows (tokens)", rows, map.rows());
   require_size("result, columns", cols, map.cols());
+  require_numbers("result", as_const(map));
+  require_numbers("input", input);
   require_rows_apart("result", map);
   require_disjoint("result", as_const(map), input);
   return map;

@@ -64,7 +64,7 @@ class LlamaBackward {
     }
     add_frozen_backward(base, dy, *dx);
     MutableMap<T> d_dropped = work_.d_dropped.shape(dx->rows(), dx->cols());
-    d_dropped.setZero();
+    fill_zero(d_dropped);
     module.adapter.add_backward(as_const(dropped), dy, *saved, &d_dropped);
     mask.template apply<true>(first_row, as_const(d_dropped), *dx);
   }
@@ -87,7 +87,7 @@ class LlamaBackward {
     if (!needs_input) return;
     MutableMap<T> copy = work_.d_normed.shape(d.rows(), d.cols());
     copy = d;
-    d.setZero();
+    fill_zero(d);
     rms_norm_add_backward(x, parts_.vector(place), inverse, as_const(copy), d);
   }
   void norm_weight(std::size_t place, const ConstMap<T>& x, const T* inverse,
@@ -118,7 +118,7 @@ class LlamaBackward {
 
     MutableMap<T> gate_up = state.gate_up.map();
     MutableMap<T> d_activation = work_.d_activation.shape(rows, inner);
-    d_activation.setZero();
+    fill_zero(d_activation);
     const bool again = saves_input(layer, {down});
     MutableMap<T> activation = work_.activation.shape(again ? rows : 0, inner);
     if (again) swiglu(as_const(gate_up), activation);
@@ -129,7 +129,7 @@ class LlamaBackward {
     // In place: nothing reads gate and up after this.
     swiglu_backward(as_const(gate_up), as_const(d_activation), gate_up);
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
-    d_normed.setZero();
+    fill_zero(d_normed);
     const ConstMap<T> middle = as_const(state.middle.map());
     const std::size_t norm_place = at(layer, post_attention_norm);
     const ConstMap<T> normed = normed_for(layer, {gate, up}, norm_place, middle);
@@ -151,20 +151,20 @@ class LlamaBackward {
     using enum LlamaSlot;
     const Index rows = d.rows();
     MutableMap<T> d_attention = work_.d_attention.shape(rows, config().query_size());
-    d_attention.setZero();
+    fill_zero(d_attention);
     linear(at(layer, attention_output), as_const(state.attention.map()), as_const(d),
            saved(state, attention_output), needs_qkv ? &d_attention : nullptr);
     if (!needs_qkv) return;
 
     const ConstMap<T> qkv = as_const(state.qkv.map());
     MutableMap<T> d_qkv = work_.d_qkv.shape(rows, qkv.cols());
-    d_qkv.setZero();
+    fill_zero(d_qkv);
     attend(batch, qkv, state, as_const(d_attention), d_qkv);
     rotate_rows<true>(work_.rotary, d_qkv,
                       config().num_attention_heads + config().key_value_heads(), work_.positions);
 
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
-    d_normed.setZero();
+    fill_zero(d_normed);
     const std::size_t norm_place = at(layer, input_norm);
     const ConstMap<T> normed = normed_for(layer, {query, key, value}, norm_place, x);
     MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;

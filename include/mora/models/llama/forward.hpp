@@ -142,7 +142,7 @@ class LlamaForward {
              state.first_inverse.shape(rows, 1).data());
     MutableMap<T> qkv =
         state.qkv.shape(rows, config().query_size() + 2 * config().key_value_size());
-    qkv.setZero();
+    fill_zero(qkv);
     add_linear(layer, LlamaSlot::query, as_const(normed), queries_of(config(), qkv), state, kept);
     add_linear(layer, LlamaSlot::key, as_const(normed), keys_of(config(), qkv), state, kept);
     add_linear(layer, LlamaSlot::value, as_const(normed), values_of(config(), qkv), state, kept);
@@ -169,7 +169,7 @@ class LlamaForward {
              state.second_inverse.shape(rows, 1).data());
     const Index inner = config().intermediate_size;
     MutableMap<T> gate_up = state.gate_up.shape(rows, 2 * inner);
-    gate_up.setZero();
+    fill_zero(gate_up);
     add_linear(layer, LlamaSlot::gate, as_const(normed), columns_of(gate_up, 0, inner), state,
                kept);
     add_linear(layer, LlamaSlot::up, as_const(normed), columns_of(gate_up, inner, inner), state,

@@ -18,7 +18,7 @@ template <Real T>
 void head_logits(const LlamaParts<T>& parts, LlamaForward<T>& forward, const ConstMap<T>& hidden,
                  MutableMap<T> logits, typename AnyAdapter<T>::SavedPointer* saved,
                  Index first_row = 0) {
-  logits.setZero();
+  fill_zero(logits);
   const std::size_t place = parts.tensors.head();
   if (place == LlamaTensors::embedding()) {  // tied: it may be the copy that trains
     parts.template add_embedding_product<Operand::transposed>(logits, hidden);
@@ -67,7 +67,7 @@ LossSum head_loss(const LlamaParts<T>& parts, LlamaWorkspace<T>& work, const Bat
                   work.losses.data() + first);
     if (!backward) continue;
     MutableMap<T> dx = work.d_head_input.shape(needs_hidden ? rows : 0, width);
-    dx.setZero();
+    fill_zero(dx);
     if (tied) {
       if (needs_hidden) {
         parts.template add_embedding_product<Operand::plain>(dx, as_const(logits));
