@@ -13,3 +13,13 @@ function(mora_own_target target)
   endif()
   set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ${MORA_WERROR})
 endfunction()
+
+# An option for what does arithmetic, in builds that do not optimise: it would take minutes there. None where
+# several configurations share a build.
+set(mora_optimised "")
+string(TOUPPER "CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}" flags)
+if(CMAKE_BUILD_TYPE AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
+   AND NOT "${CMAKE_CXX_FLAGS} ${${flags}}" MATCHES "-O[1-3s]")
+  set(mora_optimised $<IF:$<CONFIG:Debug>,-O1,-O2>)
+endif()
+unset(flags)

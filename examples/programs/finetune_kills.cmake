@@ -1,0 +1,64 @@
+# cmake -P finetune_kills.cmake <folder of the programs> <folder> <number of kills>
+# A run that is killed at random moments, and goes on each time, loses no step that was saved and ends in the
+# same adapter as one that is left alone, bit for bit.
+
+cmake_minimum_required(VERSION 3.24)
+
+# CMAKE_ARGV0 to 2 are "cmake -P <script>".
+set(finetune "${CMAKE_ARGV3}/finetune")
+set(out "${CMAKE_ARGV4}")
+set(wanted "${CMAKE_ARGV5}")
+file(REMOVE_RECURSE "${out}")
+file(MAKE_DIRECTORY "${out}")
+string(RANDOM LENGTH 9 ALPHABET 123456789 seed)
+message(STATUS "seed ${seed}")
+string(RANDOM LENGTH 1 ALPHABET 0 RANDOM_SEED ${seed} digit)  # sets the seed
+
+file(WRITE "${out}/config.json" [=[{"model_type": "llama", "vocab_size": 259, "hidden_size": 32,
+"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+"rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": false}]=])
+string(REPEAT "All work and no play makes a dull text. " 30 text)
+file(WRITE "${out}/text.txt" "${text}")
+set(run "${finetune}" "${out}/config.json" "${out}/text.txt")
+set(options --length 64 --batch 4 --steps 40 --rank 2 --dropout 0.1 --seed 3 --every 1)
+set(ENV{OMP_NUM_THREADS} 1)
+
+execute_process(COMMAND ${run} "${out}/alone" ${options} --run "${out}/run_alone"
+                OUTPUT_QUIET ERROR_QUIET COMMAND_ERROR_IS_FATAL ANY)
+file(SHA256 "${out}/alone/adapter_model.safetensors" alone)
+
+set(kills 0)
+set(turn 0)
+while(kills LESS wanted)
+  math(EXPR turn "${turn} + 1")
+  set(folder "${out}/turn_${turn}")
+  set(newest -1)
+  while(NOT EXISTS "${folder}/adapter_model.safetensors")
+    # Up to 0.2 s, more than half of a run.
+    string(RANDOM LENGTH 3 ALPHABET 0123456789 thousandths)
+    math(EXPR thousandths "(1${thousandths} - 1000) / 5 + 3")
+    string(LENGTH "00${thousandths}" length)
+    math(EXPR begin "${length} - 3")
+    string(SUBSTRING "00${thousandths}" ${begin} 3 thousandths)
+    execute_process(COMMAND ${run} "${folder}" ${options} --run "${out}/run_${turn}" --resume
+                    TIMEOUT 0.${thousandths} RESULT_VARIABLE result OUTPUT_VARIABLE said ERROR_VARIABLE said)
+    if(said MATCHES "going on after step ([0-9]+)")
+      if(CMAKE_MATCH_1 LESS newest)
+        message(FATAL_ERROR "went on after step ${CMAKE_MATCH_1}, behind ${newest}, which was saved")
+      endif()
+      set(newest ${CMAKE_MATCH_1})
+    elseif(newest GREATER -1 AND said MATCHES "beginning")
+      message(FATAL_ERROR "began again behind step ${newest}, which was saved")
+    endif()
+    if(result MATCHES "timeout")
+      math(EXPR kills "${kills} + 1")
+    elseif(NOT result STREQUAL "0")
+      message(FATAL_ERROR "after ${kills} kills: ${result}: ${said}")
+    endif()
+  endwhile()
+  file(SHA256 "${folder}/adapter_model.safetensors" killed)
+  if(NOT killed STREQUAL alone)
+    message(FATAL_ERROR "after ${kills} kills another adapter than without")
+  endif()
+endwhile()
+message(STATUS "${kills} kills in ${turn} runs, all of which end in the same adapter")
