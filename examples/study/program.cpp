@@ -137,6 +137,13 @@ void run(const Experiment& experiment, const Options& o) {
 
 }  // namespace
 
+namespace {
+
+/// Further up than the quick grid, at whose upper edge small budgets end.
+const std::vector<double> full_rates = {1e-3, 3e-3, 1e-2, 3e-2, 1e-1};
+
+}  // namespace
+
 Grid quick_fine_tuning() {
   return {.training =
               {.batch = 8, .steps = 200, .warm_up = 10, .restart_every = 50, .restart_warm_up = 5},
@@ -153,6 +160,7 @@ Grid full_fine_tuning() {
   grid.training.restart_every = 60;
   grid.training.restart_warm_up = 6;
   grid.methods = fine_tuning_methods();
+  grid.rates = full_rates;
   return grid;
 }
 
@@ -179,6 +187,7 @@ Experiment arithmetic_experiment() {
   experiment.full.training.restart_every = 150;
   experiment.full.training.restart_warm_up = 8;
   experiment.full.methods = fine_tuning_methods();
+  experiment.full.rates = full_rates;
   experiment.task = [](const TaskSettings& settings, const Files&, const Workplace& place) {
     return arithmetic(settings, place);
   };

@@ -212,7 +212,7 @@ Task pretraining(const TaskSettings& settings, const Files& files) {
   task.name = concat("pretraining ", settings.shape.name());
   task.trains_embedding = true;
   task.start = [config = settings.shape.config(settings.length)](std::uint64_t seed) {
-    mora::SplitMix64 generator(seed);
+    mora::SplitMix64 generator(~seed);  // the adapters have the seed itself
     return Model(config, generator, 0.05);
   };
   const auto read = [&](const auto& file, std::uint64_t seed) {
