@@ -20,6 +20,6 @@ set(mora_optimised "")
 string(TOUPPER "CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}" flags)
 if(CMAKE_BUILD_TYPE AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
    AND NOT "${CMAKE_CXX_FLAGS} ${${flags}}" MATCHES "-O[1-3s]")
-  set(mora_optimised $<IF:$<CONFIG:Debug>,-O1,-O2>)
+  set(mora_optimised -O1)
 endif()
 unset(flags)

@@ -67,7 +67,7 @@ void write_mora(const Options& o, const mora::PeftFolder& folder, mora::PeftOper
       },
       settings.op);
   const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
-  const auto exported = mora::export_mora(adapters, settings);
+  const auto exported = mora::export_mora(adapters, settings, programs::weights_of(o.base));
   mora::save_peft(exported.adapters, o.out, settings_of(o, folder));
   print(exported.modules);
 }
@@ -77,7 +77,7 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
   if (gguf && !o.base) throw mora::ArgumentError("--to gguf needs --base");
   if (o.seed) throw mora::ArgumentError("--seed is for random_sharing");
   const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
-  const auto exported = mora::export_lora(adapters, o.low_rank);
+  const auto exported = mora::export_lora(adapters, o.low_rank, programs::weights_of(o.base));
   if (gguf) {
     mora::save_gguf_adapter(
         exported.adapters,
@@ -92,9 +92,8 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Writes a PEFT adapter (LoRA, LoKr, MiSS or MoRA) in another form. Without --rank and "
-      "--error a "
-      "plain LoRA has the same update: rank r^ for truncation and sharing, but as much as the "
+      "Writes a PEFT adapter in another form. Without --rank and --error a plain LoRA has the same "
+      "update: rank r^ for truncation and sharing, but as much as the "
       "weight "
       "itself for rotation. MoRA of another operator has the nearest update, which as a rule is "
       "far away: look at the errors. Prints each module's rank and relative error.",
@@ -107,7 +106,9 @@ int main(int count, char** arguments) {
                  "covering_rotation, sharing, random_sharing, adjacent_sharing, truncation, "
                  "decoupling, ...: MoRA")
       ->required();
-  app.add_option("--base", o.base, "Folder with the model's config.json; needed for MoRA and GGUF");
+  app.add_option(
+      "--base", o.base,
+      "Folder of the model: its config.json for MoRA and GGUF, its weights for DoRA and HiRA");
   app.add_option("--rank", o.low_rank.rank, "At most this rank; MoRA's r, else 8");
   app.add_option("--error", o.low_rank.relative_error,
                  "The smallest rank with this relative error");

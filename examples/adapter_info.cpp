@@ -31,22 +31,23 @@ namespace {
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Says of a PEFT adapter (LoRA or MoRA) what it is, and of each module: size, parameters, "
-      "norm of "
-      "its update, numerical, effective and stable rank, and the singular values above 0.1 (the "
+      "Says of a PEFT adapter what it is, and of each module: size, parameters, norm of its "
+      "update, numerical, effective and stable rank, and the singular values above 0.1 (the "
       "paper's figure 5).",
       "adapter_info");
   std::string adapter;
   std::optional<std::string> base, spectrum;
   bool transposed = false;
   app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
-  app.add_option("--base", base, "Folder with the model's config.json; needed for MoRA");
+  app.add_option("--base", base,
+                 "Folder of the model: its config.json for MoRA, its weights for DoRA and HiRA");
   app.add_option("--spectrum", spectrum, "CSV file to write all singular values to");
   app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
   return programs::run(app, count, arguments, [&] {
     const mora::PeftFolder folder(adapter, {.transposed = transposed});
     programs::print_warnings(folder.warnings());
     const auto adapters = folder.adapters<double>(programs::shapes_of(folder, base));
+    const auto weight = programs::weights_of(base);
     std::ofstream values;
     if (spectrum) {
       values.open(*spectrum);
@@ -60,25 +61,30 @@ int main(int count, char** arguments) {
       total += parameters;
       const std::string module = programs::csv_field(each.module);
       std::cout << module << ',';
+      std::string kind = kind_of(folder.config());
+      std::optional<mora::Spectrum> update;
       (void)mora::visit_adapter(each.adapter, [&]<class A>(const A& one) {
         if constexpr (std::same_as<A, mora::FullAdapter<double>>) {
-          std::cout << "whole," << one.in_features() << ',' << one.out_features() << ','
-                    << parameters << ",,,,,,\n";
-        } else if constexpr (!A::additive) {  // its update depends on the weight
-          std::cout << kind_of(folder.config()) << ',' << one.in_features() << ','
-                    << one.out_features() << ',' << parameters << ",,,,,,\n";
-        } else {
-          const mora::Spectrum s = mora::spectrum(one);
-          std::cout << kind_of(folder.config()) << ',' << one.in_features() << ','
-                    << one.out_features() << ',' << parameters << ',' << s.values.norm() << ','
-                    << (s.values.size() == 0 ? 0.0 : s.values[0]) << ',' << s.numerical_rank()
-                    << ',' << s.effective_rank() << ',' << s.stable_rank() << ','
-                    << s.count_above(0.1) << '\n';
-          for (mora::Index i = 0; spectrum && i < s.values.size(); ++i) {
-            values << module << ',' << i << ',' << s.values[i] << '\n';
-          }
+          kind = "whole";
+        } else if constexpr (A::additive) {
+          update = mora::spectrum(one);
+        } else if (weight) {
+          update = mora::spectrum(mora::detail::update_on_weight(each, weight));
         }
       });
+      std::cout << kind << ',' << each.adapter.in_features() << ',' << each.adapter.out_features()
+                << ',' << parameters;
+      if (update) {
+        const mora::Spectrum& s = *update;
+        std::cout << ',' << s.values.norm() << ',' << (s.values.size() == 0 ? 0.0 : s.values[0])
+                  << ',' << s.numerical_rank() << ',' << s.effective_rank() << ','
+                  << s.stable_rank() << ',' << s.count_above(0.1) << '\n';
+      } else {
+        std::cout << ",,,,,,\n";
+      }
+      for (mora::Index i = 0; spectrum && update && i < update->values.size(); ++i) {
+        values << module << ',' << i << ',' << update->values[i] << '\n';
+      }
     }
     std::cerr << adapters.size() << " modules, " << total << " parameters, rank "
               << folder.config().rank << '\n';

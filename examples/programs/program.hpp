@@ -7,7 +7,9 @@
 #include <map>
 #include <mora/io/in_quotes.hpp>
 #include <mora/io/llama/config_file.hpp>
+#include <mora/io/peft/adapter_export.hpp>
 #include <mora/io/peft/peft_folder.hpp>
+#include <mora/io/sharded_tensors.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -84,6 +86,25 @@ inline void require_new(const std::filesystem::path& place) {
   std::vector<mora::LayerShape> all;
   for (auto& [module, shape] : shapes) all.push_back(std::move(shape));
   return all;
+}
+
+/// The base model's weights, where there is one: for DoRA and HiRA, whose updates depend on them.
+[[nodiscard]] inline mora::WeightOf<double> weights_of(
+    const std::optional<std::filesystem::path>& base) {
+  if (!base) return {};
+  return [base = *base](const std::string& module) {
+    const mora::ShardedTensors tensors(
+        base, {.access = mora::FileAccess::mapped, .links = true});  // as in a cache
+    const mora::StoredTensor tensor = tensors.tensor(module + ".weight");
+    const auto& shape = tensor.shape();
+    if (shape.size() != 2) {
+      throw mora::FormatError(tensor.file(), "tensor " + mora::detail::in_quotes(tensor.name()),
+                              "expected rows and columns");
+    }
+    mora::Matrix<double> weight(shape[0], shape[1]);
+    tensor.copy_to(std::span<double>(weight.data(), static_cast<std::size_t>(weight.size())));
+    return mora::FrozenLinear<double>(std::move(weight));
+  };
 }
 
 }  // namespace programs

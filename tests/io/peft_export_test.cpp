@@ -92,6 +92,41 @@ TEST(LoraExport, OfLokrIsItsUpdateOrTheBestOfARank) {
   EXPECT_GT(near_mora.modules.at(0).relative_error, 0.1);
 }
 
+// Their updates are those on the frozen weight, of any rank.
+TEST(LoraExport, OfDoraAndHiraIsTheirUpdateOnTheWeight) {
+  Random random(7);
+  for (const auto& [in, out] : {std::pair<mora::Index, mora::Index>{25, 31}, {31, 25}}) {
+    const mora::FrozenLinear<double> w(random.matrix<double>(out, in));
+    using Dora = mora::DoraAdapter<mora::LoraAdapter<double>>;
+    const std::vector<NamedAdapter<double>> adapters = {
+        {"dora", filled(Dora(w, {.direction = {.rank = 2}}, random.generator()), random)},
+        {"hira", filled(mora::HiraAdapter<double>(w, {.rank = 2}, random.generator()), random)}};
+    const auto weight = [&](const std::string&) { return w; };
+    const auto exported = mora::export_lora(adapters, {}, weight);
+    const auto best = mora::export_lora(adapters, {.rank = 4}, weight);
+    const auto nearest = mora::export_mora(adapters, {.op = mora::Decoupling{}, .rank = 4}, weight);
+    for (std::size_t i = 0; i < adapters.size(); ++i) {
+      const Matrix<double> update = adapters[i].adapter.update(w);
+      EXPECT_EQ(exported.modules[i].rank, 25);
+      EXPECT_TRUE(near(update_of(exported.adapters[i]), update));
+      EXPECT_EQ(best.modules[i].rank, 4);
+      for (const auto& form : {best, nearest}) {
+        const double error = (update_of(form.adapters[i]) - update).norm() / update.norm();
+        EXPECT_NEAR(form.modules[i].relative_error, error, 1e-10);
+        EXPECT_GT(error, 0.1);
+      }
+    }
+    EXPECT_TRUE(throws<ArgumentError>({"dora", "frozen weight"},
+                                      [&] { (void)mora::export_lora(adapters); }));
+    EXPECT_TRUE(throws<ArgumentError>({"dora", "frozen weight"},
+                                      [&] { (void)mora::export_mora(adapters); }));
+    const mora::FrozenLinear<double> other(Matrix<double>(random.matrix<double>(out, in + 1)));
+    EXPECT_TRUE(throws<mora::ShapeError>(
+        {"dora", "in_features", "expected", std::to_string(in + 1)},
+        [&] { (void)mora::export_lora(adapters, {}, [&](const std::string&) { return other; }); }));
+  }
+}
+
 TEST(MoraExport, IsTheNearestOfItsOperator) {
   const auto adapters = mixed();
   const mora::RandomSharing op{.seed = 5};

@@ -165,26 +165,35 @@ requires requires(const A& adapter) { detail::update_pieces(adapter); }
                                               detail::update_pieces(adapter), settings);
 }
 
-/// Of a layer's update: as above, or for adapters without structure (full fine-tuning) from the
-/// dense update, O(out in min(out, in)).
+/// Of a dense update [out, in], O(out in min(out, in)).
+template <Real T>
+[[nodiscard]] LowRankUpdate<T> low_rank(const Matrix<T>& update,
+                                        const LowRankSettings& settings = {}) {
+  const Index out = update.rows();
+  const Index in = update.cols();
+  detail::require_features(in, out);
+  detail::UpdatePiece piece;
+  for (Index i = 0; i < out; ++i) piece.rows.push_back(i);
+  for (Index j = 0; j < in; ++j) piece.cols.push_back(j);
+  if (out < in) {
+    piece.left = detail::MatrixXd::Identity(out, out);
+    piece.right = update.template cast<double>().transpose();
+  } else {
+    piece.left = update.template cast<double>();
+    piece.right = detail::MatrixXd::Identity(in, in);
+  }
+  return detail::low_rank<T>(in, out, {std::move(piece)}, settings);
+}
+
+/// Of a layer's update: as above, from the dense update for adapters without structure (full
+/// fine-tuning) and those whose update depends on the frozen weight.
 template <Adapter A>
 [[nodiscard]] LowRankUpdate<typename A::Scalar> low_rank(const AdaptedLinear<A>& layer,
                                                          const LowRankSettings& settings = {}) {
   if constexpr (requires { detail::update_pieces(layer.adapter()); }) {
     return low_rank(layer.adapter(), settings);
   } else {
-    const Index out = layer.out_features();
-    const Index in = layer.in_features();
-    detail::UpdatePiece piece;
-    for (Index i = 0; i < out; ++i) piece.rows.push_back(i);
-    for (Index j = 0; j < in; ++j) piece.cols.push_back(j);
-    piece.left = layer.update().template cast<double>();
-    piece.right = detail::MatrixXd::Identity(in, in);
-    if (out < in) {
-      piece.right = piece.left.transpose().eval();
-      piece.left = detail::MatrixXd::Identity(out, out);
-    }
-    return detail::low_rank<typename A::Scalar>(in, out, {std::move(piece)}, settings);
+    return low_rank(layer.update(), settings);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -33,30 +34,16 @@ template <Real T>
   return update;
 }
 
-/// `f()`, with the module in front of what it throws.
-template <class F>
-void name_module(const std::string& module, const F& f) {
-  try {
-    f();
-  } catch (const NumericError& error) {
-    throw NumericError(concat(module, ": ", error.what()));
-  } catch (const ShapeError& error) {
-    throw ShapeError(concat(module, ": ", error.what()));
-  } catch (const ArgumentError& error) {
-    throw ArgumentError(concat(module, ": ", error.what()));
-  }
-}
-
 }  // namespace detail
 
-/// Additive adapters (LoRA, LoKr, MiSS, MoRA) as MoRA of one operator, each module's update as near
-/// as that operator can have it (nearest_mora); what is stored whole (FullAdapter) stays. An
-/// operator cannot say what another has learnt, as a rule: look at the errors. Throws as
-/// nearest_mora does, naming the module, and ArgumentError for another adapter that is not
-/// additive.
+/// Adapters as MoRA of one operator, each module's update as near as that operator can have it
+/// (nearest_mora); what is stored whole (FullAdapter) stays. An operator cannot say what another
+/// has learnt, as a rule: look at the errors. Throws as nearest_mora does, naming the module, and
+/// ArgumentError for an adapter whose update depends on the frozen weight without `weight`.
 template <Real T>
 [[nodiscard]] AdapterExport<T> export_mora(const std::vector<NamedAdapter<T>>& adapters,
-                                           const MoraExportSettings& settings = {}) {
+                                           const MoraExportSettings& settings = {},
+                                           const std::type_identity_t<WeightOf<T>>& weight = {}) {
   detail::require_rank(settings.rank);
   AdapterExport<T> result;
   for (const NamedAdapter<T>& each : adapters) {
@@ -64,13 +51,12 @@ template <Real T>
       result.adapters.push_back(each);
       continue;
     }
-    if (!each.adapter.additive()) {
-      throw ArgumentError(
-          detail::concat(each.module, ": its adapter is of a type that is not exported"));
-    }
     const auto convert = [&]<class Op>(const Op& op) {
       const MoraSettings<Op> own{.rank = settings.rank, .rounding = settings.rounding, .op = op};
-      NearestMora<T, Op> nearest = nearest_mora<T, Op>(detail::update_of(each.adapter), own);
+      NearestMora<T, Op> nearest =
+          nearest_mora<T, Op>(each.adapter.additive() ? detail::update_of(each.adapter)
+                                                      : detail::update_on_weight(each, weight),
+                              own);
       result.modules.push_back({each.module, settings.rank, nearest.relative_error});
       result.adapters.push_back(
           {each.module, AnyAdapter<T>(std::move(nearest.adapter)), each.dropout});
