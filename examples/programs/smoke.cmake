@@ -53,6 +53,7 @@ foreach(method IN ITEMS dora hira)
   expect(0 "q_proj,16,0" adapter_convert "${kind}" "${out}/${method}" --to lora --base "${base}")
   expect_same_tokens("${base}|--adapter|${kind}|1 2 3|--most|12"
                      "${base}|--adapter|${out}/${method}|1 2 3|--most|12")
+  file(REMOVE_RECURSE "${out}/${method}")
 endforeach()
 expect(1 "--seed is for random_sharing" adapter_convert "${adapter}" "${out}/y" --to rotation
        --seed 1)
