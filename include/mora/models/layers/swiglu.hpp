@@ -32,7 +32,7 @@ template <class T>
 void swiglu_backward(const ConstMap<T>& gate_up, const ConstMap<T>& dy, MutableMap<T> d_gate_up) {
   const Index width = dy.cols();
   parallel_pieces(dy.rows(), rows_a_piece(width), [&](Index first, Index count) {
-    constexpr Index strip = 64;  // of which the sigmoids fit into registers and L1
+    constexpr Index strip = 64;    // of which the sigmoids fit into registers and L1
     alignas(64) T sigmoid[strip];  // or exp of the first ones would round otherwise
     for (Index i = first; i < first + count; ++i) {
       const T* const row = gate_up.data() + i * gate_up.outerStride();
