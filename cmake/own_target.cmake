@@ -17,9 +17,11 @@ endfunction()
 # An option for what does arithmetic, in builds that do not optimise: it would take minutes there. None where
 # several configurations share a build.
 set(mora_optimised "")
+get_property(multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
 string(TOUPPER "CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}" flags)
-if(CMAKE_BUILD_TYPE AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
-   AND NOT "${CMAKE_CXX_FLAGS} ${${flags}}" MATCHES "-O[1-3s]")
+if(NOT multi_config AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
+   AND NOT "${CMAKE_CXX_FLAGS} ${${flags}}" MATCHES "-O([1-3sz]|fast)")
   set(mora_optimised -O1)
 endif()
+unset(multi_config)
 unset(flags)

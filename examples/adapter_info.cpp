@@ -60,7 +60,6 @@ int main(int count, char** arguments) {
       const mora::Index parameters = parameters_of(each.adapter);
       total += parameters;
       const std::string module = programs::csv_field(each.module);
-      std::cout << module << ',';
       std::string kind = kind_of(folder.config());
       std::optional<mora::Spectrum> update;
       (void)mora::visit_adapter(each.adapter, [&]<class A>(const A& one) {
@@ -69,11 +68,13 @@ int main(int count, char** arguments) {
         } else if constexpr (A::additive) {
           update = mora::spectrum(one);
         } else if (weight) {
-          update = mora::spectrum(mora::detail::update_on_weight(each, weight));
+          mora::detail::name_module(each.module, [&] {
+            update = mora::spectrum(mora::detail::update_on_weight(each, weight));
+          });
         }
       });
-      std::cout << kind << ',' << each.adapter.in_features() << ',' << each.adapter.out_features()
-                << ',' << parameters;
+      std::cout << module << ',' << kind << ',' << each.adapter.in_features() << ','
+                << each.adapter.out_features() << ',' << parameters;
       if (update) {
         const mora::Spectrum& s = *update;
         std::cout << ',' << s.values.norm() << ',' << (s.values.size() == 0 ? 0.0 : s.values[0])

@@ -219,8 +219,21 @@ struct AnySchedule {
   return kept.empty() ? mora::CsvHeader::write : mora::CsvHeader::leave_out;
 }
 
-/// A folder that the results will be put into.
-void make_new(const std::filesystem::path& folder) {
+/// A folder that the results will be put into. When a run goes on it may have the part of them that
+/// was there when it was killed: the adapter's config comes last.
+void make_new(const std::filesystem::path& folder, bool going_on) {
+  if (going_on && std::filesystem::is_directory(folder) &&
+      !std::filesystem::exists(folder / "adapter_config.json")) {
+    std::vector<std::filesystem::path> parts;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      if (name == "adapter_model.safetensors" ||
+          (name.starts_with(".mora-") && name.ends_with(".tmp"))) {
+        parts.push_back(entry.path());
+      }
+    }
+    for (const auto& part : parts) mora::remove_file(part);
+  }
   programs::require_new(folder);
   std::filesystem::create_directories(folder);
 }
@@ -308,9 +321,9 @@ void finetune(const CLI::App& app, Options& o) {
   o.train.steps = o.steps;
   o.train.validate();
   require_log(o);
-  make_new(o.out);
+  make_new(o.out, o.resume);
   if (o.merged) {
-    make_new(*o.merged);
+    make_new(*o.merged, o.resume);
     require_another("--merged", *o.merged, o.out);
   }
   if (o.run && std::filesystem::exists(*o.run)) require_another("--run", *o.run, o.out);

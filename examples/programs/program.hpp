@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <mora/io/in_quotes.hpp>
 #include <mora/io/llama/config_file.hpp>
 #include <mora/io/peft/adapter_export.hpp>
@@ -92,10 +93,14 @@ inline void require_new(const std::filesystem::path& place) {
 [[nodiscard]] inline mora::WeightOf<double> weights_of(
     const std::optional<std::filesystem::path>& base) {
   if (!base) return {};
-  return [base = *base](const std::string& module) {
-    const mora::ShardedTensors tensors(
-        base, {.access = mora::FileAccess::mapped, .links = true});  // as in a cache
-    const mora::StoredTensor tensor = tensors.tensor(module + ".weight");
+  // Opened when the first is asked for, as most adapters need none.
+  return [base = *base, tensors = std::shared_ptr<const mora::ShardedTensors>()](
+             const std::string& module) mutable {
+    if (!tensors) {
+      tensors = std::make_shared<const mora::ShardedTensors>(
+          base, mora::ShardedTensorsSettings{.access = mora::FileAccess::mapped, .links = true});
+    }
+    const mora::StoredTensor tensor = tensors->tensor(module + ".weight");
     const auto& shape = tensor.shape();
     if (shape.size() != 2) {
       throw mora::FormatError(tensor.file(), "tensor " + mora::detail::in_quotes(tensor.name()),

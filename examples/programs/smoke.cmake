@@ -50,7 +50,7 @@ foreach(method IN ITEMS dora hira)
   set(kind "${CMAKE_ARGV4}/peft_folders/${method}")
   expect(0 "q_proj,[DH][oi]RA,16,16,[0-9]+,[0-9.]+,[0-9.]+,1?[0-9]," adapter_info "${kind}" --base "${base}")
   expect(1 "frozen weight, which is not given|pass --base" adapter_convert "${kind}" "${out}/y" --to lora)
-  expect(0 "q_proj,16,0" adapter_convert "${kind}" "${out}/${method}" --to lora --base "${base}")
+  expect(0 "q_proj,16,0\n" adapter_convert "${kind}" "${out}/${method}" --to lora --base "${base}")
   expect_same_tokens("${base}|--adapter|${kind}|1 2 3|--most|12"
                      "${base}|--adapter|${out}/${method}|1 2 3|--most|12")
   file(REMOVE_RECURSE "${out}/${method}")

@@ -54,8 +54,8 @@ class SafetensorsWriter {
     leave(name, std::ssize(bytes)).write(0, bytes);
   }
 
-  /// Leaves room for the next bytes of a tensor, to be filled by several threads. Throws as
-  /// write().
+  /// Leaves room for the next bytes of a tensor, to be filled by several threads before finish(),
+  /// which otherwise throws StateError with the file and both numbers. Throws as write().
   [[nodiscard]] AtomicFile::Room leave(std::string_view name, Index bytes) {
     const Place place = find(name, bytes);
     AtomicFile::Room room = file_.leave(static_cast<std::size_t>(bytes));
@@ -92,7 +92,7 @@ class SafetensorsWriter {
     });
   }
 
-  /// Whether all bytes have been written.
+  /// Whether all bytes have been written, or room been left for them.
   [[nodiscard]] bool complete() const { return first_missing().tensor == tensors().size(); }
 
   /// Brings the bytes to the disk; what remains for commit() is to give the file its name. Throws

@@ -106,7 +106,8 @@ class ShardedWriter {
   void write(std::string_view name, std::span<const T> numbers) {
     writer_of(name).write(name, numbers);
   }
-  /// Room for the next bytes of a tensor. Throws as SafetensorsWriter::leave does.
+  /// Room for the next bytes of a tensor, to be filled before the next but one file begins. Throws
+  /// as SafetensorsWriter::leave does.
   [[nodiscard]] AtomicFile::Room leave(std::string_view name, Index bytes) {
     return writer_of(name).leave(name, bytes);
   }
