@@ -109,7 +109,7 @@ set_up() {
 }
 
 # One job per processor, but no more than memory allows: compiling Eigen's templates takes up to
-# 1.2 GB.
+# 2.2 GB.
 job_count() {
   local jobs available limit
   jobs="$(nproc 2>/dev/null || echo 1)"
@@ -118,8 +118,8 @@ job_count() {
   if [[ "$limit" =~ ^[0-9]+$ ]] && ((limit / 1048576 < ${available:-999999})); then
     available=$((limit / 1048576))
   fi
-  if [[ -n "$available" ]] && ((available / 1200 < jobs)); then
-    jobs=$((available / 1200))
+  if [[ -n "$available" ]] && ((available / 2200 < jobs)); then
+    jobs=$((available / 2200))
   fi
   echo $((jobs < 1 ? 1 : jobs))
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "adapter_work.hpp"
+#include "experiment/decompositions_once.hpp"
 #include "experiment/methods.hpp"
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/adapters/side.hpp"

@@ -18,15 +18,10 @@
 #include <vector>
 
 #include "programs/command_line.hpp"
+#include "programs/compiled_once.hpp"
 
 /// \file
 /// What the programs about adapters share, above all how the modules of an adapter are found.
-
-// In programs/compiled_once.cpp.
-extern template std::vector<mora::NamedAdapter<float>> mora::PeftFolder::adapters<float>(
-    std::span<const mora::LayerShape>) const;
-extern template std::vector<mora::NamedAdapter<double>> mora::PeftFolder::adapters<double>(
-    std::span<const mora::LayerShape>) const;
 
 namespace programs {
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <string_view>
 
+#include "experiment/decompositions_once.hpp"
 #include "experiment/journal.hpp"
 #include "mora/analysis/singular_values.hpp"
 #include "mora/optim/schedule.hpp"

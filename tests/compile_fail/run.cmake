@@ -5,7 +5,7 @@ separate_arguments(flags NATIVE_COMMAND "${FLAGS}")
 string(REPLACE "|" ";" includes "${INCLUDES}")
 list(TRANSFORM includes PREPEND "-I")
 execute_process(
-  COMMAND "${COMPILER}" ${flags} ${includes} -fsyntax-only "${SOURCE}"
+  COMMAND "${COMPILER}" ${flags} ${includes} "${SOURCE}"
   RESULT_VARIABLE result
   OUTPUT_VARIABLE output
   ERROR_VARIABLE output)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "support/decompositions_once.hpp"
+#include "experiment/decompositions_once.hpp"
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
 #include "support/products_once.hpp"

@@ -1,3 +1,0 @@
-// SPDX-License-Identifier: MIT
-#define MORA_TESTS_EXTERN
-#include "support/decompositions_once.hpp"
