@@ -137,6 +137,19 @@ def main():
             assert np.isnan(found[nan].astype(np.float32)).all()
             assert np.array_equal(found[~nan].view(kind), expected[~nan].view(kind)), key
 
+        # The two that Python's package reads and cannot write.
+        shapes = {"F6_E2M3": [3, 4], "F6_E3M2": [2, 2, 8]}
+        header, data = {}, b""
+        for dtype, shape in shapes.items():
+            part = rng.randbytes(6 * int(np.prod(shape)) // 8)
+            header[f"x.{dtype}"] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
+            data += part
+        text = json.dumps(header).encode()
+        theirs.write_bytes(len(text).to_bytes(8, "little") + text + data)
+        run("copy", theirs, ours)
+        found = read(ours)
+        assert found == read(theirs) and {value[0]: value[1] for value in found.values()} == shapes
+
         # The installed version reads what is committed, and says the same of it.
         for path in sorted(fixtures.glob("*.safetensors")):
             run("copy", path, ours)
