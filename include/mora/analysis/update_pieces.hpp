@@ -3,6 +3,7 @@
 
 #include <Eigen/SparseCore>
 #include <cmath>
+#include <cstddef>
 #include <functional>
 #include <numeric>
 #include <span>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cstddef>
 static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "mora: needs Eigen 3.4.0 or later");
 #include <concepts>
 #include <functional>

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <span>
 
 #include "mora/io/atomic_file.hpp"
 #include "mora/io/token_file.hpp"

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "mora/core/parallel.hpp"
 #include "mora/core/parameter.hpp"

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <filesystem>
+#include <initializer_list>
 #include <map>
 #include <set>
 #include <span>
@@ -9,6 +12,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "mora/adapters/dora.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+
 #include "mora/core/parallel.hpp"
 #include "mora/models/layers/rms_norm.hpp"
 

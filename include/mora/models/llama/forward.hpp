@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 
 #include "mora/models/layers/attention.hpp"
 #include "mora/models/layers/cross_entropy.hpp"
