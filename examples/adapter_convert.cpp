@@ -93,22 +93,23 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
 int main(int count, char** arguments) {
   CLI::App app(
       "Writes a PEFT adapter in another form. Without --rank and --error a plain LoRA has the same "
-      "update: rank r^ for truncation and sharing, but as much as the "
-      "weight "
-      "itself for rotation. MoRA of another operator has the nearest update, which as a rule is "
+      "update: rank r^ for truncation and sharing, but for rotation up to the layer's smaller "
+      "size, "
+      "which is more numbers than the weight has. MoRA of another operator has the nearest update, "
+      "which as a rule is "
       "far away: look at the errors. Prints each module's rank and relative error.",
       "adapter_convert");
   Options o;
   app.add_option("adapter", o.adapter, "Folder with adapter_config.json")->required();
   app.add_option("out", o.out, "Folder, or a file for GGUF")->required();
   app.add_option("--to", o.form,
-                 "lora: a PEFT folder that every reader knows; gguf: for llama.cpp; rotation, "
-                 "covering_rotation, sharing, random_sharing, adjacent_sharing, truncation, "
-                 "decoupling, ...: MoRA")
+                 "lora: a PEFT folder that every reader knows; gguf: for llama.cpp; or MoRA of an "
+                 "operator: " +
+                     mora::peft_operator_names())
       ->required();
-  app.add_option(
-      "--base", o.base,
-      "Folder of the model: its config.json for MoRA and GGUF, its weights for DoRA and HiRA");
+  app.add_option("--base", o.base,
+                 "Folder of the model: its config.json for GGUF and all but LoRA, its weights for "
+                 "DoRA and HiRA");
   app.add_option("--rank", o.low_rank.rank, "At most this rank; MoRA's r, else 8");
   app.add_option("--error", o.low_rank.relative_error,
                  "The smallest rank with this relative error");
@@ -117,11 +118,15 @@ int main(int count, char** arguments) {
   return programs::run(app, count, arguments, [&] {
     const auto op = mora::peft_operator(o.form);
     if (!op && o.form != "lora" && o.form != "gguf") {
-      throw mora::ArgumentError("--to: expected lora, gguf or an operator, found " + o.form);
+      throw mora::ArgumentError("--to: expected lora, gguf, " + mora::peft_operator_names() +
+                                ", found " + o.form);
     }
     programs::require_new(o.out);
     const mora::PeftFolder folder(o.adapter, {.transposed = o.transposed});
     programs::print_warnings(folder.warnings());
+    if (!o.base && programs::needs_weights(folder)) {
+      throw mora::ArgumentError("the update of DoRA and HiRA depends on the weights: pass --base");
+    }
     if (op) {
       write_mora(o, folder, *op);
     } else {

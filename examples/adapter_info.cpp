@@ -40,12 +40,17 @@ int main(int count, char** arguments) {
   bool transposed = false;
   app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
   app.add_option("--base", base,
-                 "Folder of the model: its config.json for MoRA, its weights for DoRA and HiRA");
+                 "Folder of the model: its config.json for all but LoRA, its weights for DoRA and "
+                 "HiRA");
   app.add_option("--spectrum", spectrum, "CSV file to write all singular values to");
   app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
   return programs::run(app, count, arguments, [&] {
     const mora::PeftFolder folder(adapter, {.transposed = transposed});
     programs::print_warnings(folder.warnings());
+    if (!base && programs::needs_weights(folder)) {
+      std::cerr << "warning: the update of DoRA and HiRA depends on the weights: without --base "
+                   "there are no norms and ranks\n";
+    }
     const auto adapters = folder.adapters<double>(programs::shapes_of(folder, base));
     const auto weight = programs::weights_of(base);
     std::ofstream values;

@@ -15,7 +15,7 @@
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Merges a PEFT adapter (LoRA or MoRA) into a Hugging Face LLaMA folder and writes the result "
+      "Merges a PEFT adapter into a Hugging Face LLaMA folder and writes the result "
       "as "
       "a new folder: shard by shard, with the base's dtypes, rounded once. Prints what rounding "
       "took "

@@ -143,9 +143,8 @@ void attach(Model& model, const Options& o) {
     std::visit(with_operator, *op);
   } else {
     throw mora::ArgumentError(
-        "--method: expected lora, rslora, asylora, dora, hira, lokr, miss, full or an operator, "
-        "found " +
-        o.method);
+        "--method: expected lora, rslora, asylora, dora, hira, lokr, miss, full, " +
+        mora::peft_operator_names() + ", found " + o.method);
   }
   const auto attached = model.attached(adapter_name);
   for (const std::string& name : o.targets) {
@@ -235,7 +234,9 @@ void make_new(const std::filesystem::path& folder, bool going_on) {
     for (const auto& part : parts) mora::remove_file(part);
   }
   programs::require_new(folder);
-  std::filesystem::create_directories(folder);
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw mora::FileError(folder, "cannot make this folder: " + error.message());
 }
 
 /// Both are there.
@@ -321,16 +322,18 @@ void finetune(const CLI::App& app, Options& o) {
   o.train.steps = o.steps;
   o.train.validate();
   require_log(o);
-  make_new(o.out, o.resume);
-  if (o.merged) {
-    make_new(*o.merged, o.resume);
-    require_another("--merged", *o.merged, o.out);
-  }
-  if (o.run && std::filesystem::exists(*o.run)) require_another("--run", *o.run, o.out);
+  if (!o.resume) programs::require_new(o.out);
+  if (o.merged && !o.resume) programs::require_new(*o.merged);
 
   auto base = programs::language_model(o.model, o.seed, o.keep_small);
   Model& model = base.model;
   const Index vocabulary = model.config().vocab_size;
+  const Index positions = model.config().max_position_embeddings;
+  if (programs::form_of(o.data, o.form) != "jsonl" && o.form.length > positions) {
+    throw mora::ArgumentError(
+        mora::detail::concat("--length: expected at most max_position_embeddings = ", positions,
+                             ", found ", o.form.length));
+  }
   std::vector<mora::Batch> held_out;
   if (o.evaluation) held_out = batches_of(*o.evaluation, o, vocabulary);
   mora::Batches<programs::TrainingData> batches(programs::read_data(o.data, vocabulary, o.form),
@@ -338,6 +341,13 @@ void finetune(const CLI::App& app, Options& o) {
   attach(model, o);
   model.set_dropout({.seed = o.seed, .passes = 0});
   mora::AdamW<float> optimizer(o.optimizer);
+  // After all that may fail for a wrong argument, so that no empty folder is left behind.
+  make_new(o.out, o.resume);
+  if (o.merged) {
+    make_new(*o.merged, o.resume);
+    require_another("--merged", *o.merged, o.out);
+  }
+  if (o.run && std::filesystem::exists(*o.run)) require_another("--run", *o.run, o.out);
   const mora::TextMap description = description_of(o, model, batches.dataset().size());
   if (o.run) resume(o, model, optimizer, batches, description);
 
@@ -385,7 +395,7 @@ void finetune(const CLI::App& app, Options& o) {
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Trains an adapter (MoRA, LoRA) or linear layers themselves on a Hugging Face LLaMA, by "
+      "Trains an adapter or linear layers themselves on a Hugging Face LLaMA, by "
       "AdamW, "
       "and writes a PEFT folder. Text and JSON lines are read as bytes, for models with such a "
       "vocabulary (259: bytes, begin, end, padding); models with another tokenizer take files of "
@@ -410,11 +420,9 @@ int main(int count, char** arguments) {
   app.add_option("--evaluate-every", o.train.evaluate_every, "Steps; 0: at the end")
       ->capture_default_str();
 
-  app.add_option(
-         "--method", o.method,
-         "lora, rslora, asylora, dora, hira, lokr, miss, full, or MoRA's operator: rotation, "
-         "covering_rotation, sharing, "
-         "random_sharing, adjacent_sharing, truncation, decoupling, ...")
+  app.add_option("--method", o.method,
+                 "lora, rslora, asylora, dora, hira, lokr, miss, full, or MoRA's operator: " +
+                     mora::peft_operator_names())
       ->capture_default_str();
   app.add_option("--rank", o.rank, "r: LoRA's; MoRA's M has as many parameters")
       ->capture_default_str();
@@ -425,11 +433,12 @@ int main(int count, char** arguments) {
       ->delimiter(',');
   app.add_option("--dropout", o.dropout, "On the adapters' inputs")->capture_default_str();
 
-  app.add_option("--steps", o.steps)->capture_default_str();
+  app.add_option("--steps", o.steps, "Of the optimizer")->capture_default_str();
   app.add_option("--batch", o.batch, "Examples of a batch")->capture_default_str();
   app.add_option("--accumulate", o.train.accumulate, "Batches of a step")->capture_default_str();
-  app.add_option("--learning-rate", o.optimizer.learning_rate)->capture_default_str();
-  app.add_option("--weight-decay", o.optimizer.weight_decay)->capture_default_str();
+  app.add_option("--learning-rate", o.optimizer.learning_rate, "After the warm-up")
+      ->capture_default_str();
+  app.add_option("--weight-decay", o.optimizer.weight_decay, "AdamW's")->capture_default_str();
   app.add_option("--schedule", o.schedule)
       ->check(CLI::IsMember({"constant", "linear", "cosine"}))
       ->capture_default_str();
@@ -437,13 +446,17 @@ int main(int count, char** arguments) {
   app.add_option("--minimum", o.least, "Of the cosine, as a part of the rate; else 0");
   app.add_option("--clip", o.train.clip_norm, "Norm of all gradients; 0: never")
       ->capture_default_str();
-  app.add_option("--seed", o.seed)->capture_default_str();
+  app.add_option("--seed", o.seed,
+                 "Of adapters, the order of examples, and a config's random weights")
+      ->capture_default_str();
 
   programs::add_keep_small(app, o.keep_small);
 
   CLI::Option* const run = app.add_option("--run", o.run, "Folder for checkpoints");
   app.add_option("--every", o.every, "Steps between checkpoints")->capture_default_str();
-  app.add_flag("--resume", o.resume, "Go on from the newest checkpoint of --run")->needs(run);
+  app.add_flag("--resume", o.resume,
+               "Go on from the newest checkpoint of --run, with all other options as they were")
+      ->needs(run);
   app.add_option("--log", o.log, "CSV file with a row for every step");
   app.add_option("--merged", o.merged,
                  "Folder for the whole model with the update in it, in float32");

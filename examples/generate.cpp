@@ -46,7 +46,7 @@ using Bytes = mora::ByteTokenizer;
 
 int main(int count, char** arguments) {
   CLI::App app(
-      "Continues a prompt with a Hugging Face LLaMA folder, with a PEFT adapter (LoRA or MoRA) or "
+      "Continues a prompt with a Hugging Face LLaMA folder, with a PEFT adapter or "
       "without. The prompt is text for models whose tokens are bytes, as finetune trains them; "
       "with --tokens it is the numbers of tokens, and so is what is printed.",
       "generate");

@@ -13,7 +13,10 @@ import re
 import sys
 from collections import defaultdict
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError:
+    sys.exit("plot_spectrum.py: needs matplotlib (Debian package python3-matplotlib)")
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

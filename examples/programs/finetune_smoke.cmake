@@ -83,14 +83,22 @@ foreach(method IN ITEMS lora rslora asylora dora hira lokr miss full sharing ran
 endforeach()
 expect(0 "step 8 of 8" finetune "${out}/full" "${out}/tokens.u16" "${out}/tokens" ${short} --form
        uint16 --targets q_proj,v_proj --method lora)
-expect(1 "expected lora, rslora, asylora, dora, hira, lokr, miss, full or an operator, found loha"
-       ${run} "${out}/x" --method loha)
+expect(1 "expected lora, rslora, asylora, dora, hira, lokr, miss, full, sharing, [a-z_, ]*, found loha"
+       ${run} "${out}/x" --method loha --length 32)
+expect(1 "--length: expected at most max_position_embeddings = 64, found 256" ${run} "${out}/x" --steps 1)
+string(REPLACE "hidden_size" "hiden_size" misspelt "${config}")
+file(WRITE "${out}/misspelt.json" "${misspelt}")
+expect(1 "misspelt.json: expected hidden_size, found none" finetune "${out}/misspelt.json" "${out}/text.txt"
+       "${out}/x")
+if(EXISTS "${out}/x")
+  message(FATAL_ERROR "a folder was made for nothing")
+endif()
 foreach(method IN ITEMS dora hira lokr)
   expect(1 "--dropout is for" ${run} "${out}/x" --method ${method} --dropout 0.1)
 endforeach()
-expect(1 "--merged: expected another folder" ${run} "${out}/x" --merged "${out}/./x")
+expect(1 "--merged: expected another folder" ${run} "${out}/x" ${short} --merged "${out}/./x")
 file(MAKE_DIRECTORY "${out}/x")
-expect(1 "--run: expected another folder" ${run} "${out}/x" --run "${out}/x/")
+expect(1 "--run: expected another folder" ${run} "${out}/x" ${short} --run "${out}/x/")
 expect(1 "--alpha is for LoRA" ${run} "${out}/x" --alpha 2)
 expect(1 "--scale is for MoRA" ${run} "${out}/x" --scale 2 --method lora)
 expect(1 "--scale is for MoRA" ${run} "${out}/x" --scale 2 --method hira)

@@ -32,6 +32,9 @@ inline void warn_of_ends(const mora::LlamaConfigFile& file) {
       throw mora::ArgumentError("--keep-small is for a folder: a config.json alone has no weights");
     }
     const mora::LlamaConfigFile file = mora::read_llama_config(path);
+    if (!file.missing.empty()) {
+      throw mora::FormatError(path, "expected " + file.missing.front() + ", found none");
+    }
     print_warnings(file.warnings);
     warn_of_ends(file);
     mora::SplitMix64 generator(seed);

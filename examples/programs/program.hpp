@@ -53,6 +53,12 @@ inline void require_new(const std::filesystem::path& place) {
   }
 }
 
+/// Whether its update depends on the weights that it was trained on.
+[[nodiscard]] inline bool needs_weights(const mora::PeftFolder& adapter) {
+  const auto method = adapter.config().method();
+  return method == "DoRA" || method == "HiRA";
+}
+
 /// Of the base model where there is one; else of a LoRA's own tensors, which say both sizes, and
 /// that an embedding and a head are tied.
 [[nodiscard]] inline std::vector<mora::LayerShape> shapes_of(

@@ -23,11 +23,6 @@ using mora::FileError;
 using mora::TokenFile;
 using mora::TokenType;
 
-[[nodiscard]] std::ptrdiff_t open_files() {
-  const std::filesystem::directory_iterator files("/proc/self/fd");
-  return std::distance(begin(files), end(files));
-}
-
 [[nodiscard]] Tokens make_tokens() {
   Random random(1);
   return random_tokens(random, 20'000, 65536);  // three buffers of the writer

@@ -29,11 +29,6 @@ namespace {
 using mora::FileError;
 using mora::Matrix;
 
-[[nodiscard]] std::ptrdiff_t open_files() {
-  const std::filesystem::directory_iterator files("/proc/self/fd");
-  return std::distance(begin(files), end(files));
-}
-
 /// Calls `prepare`, and `write` with its k-th call of the system failing, for k = 1, 2, ... until
 /// none is left to fail. After each `look(thrown)` sees to it that what is there is as it has to
 /// be. Every failure is told, with the system's reason, or has lost nothing.

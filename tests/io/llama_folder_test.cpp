@@ -241,10 +241,16 @@ TEST_F(ChangedFolder, TakesOlderConfigs) {
   EXPECT_EQ(folder.config_file().eos_token_id, std::vector<mora::Index>{2});
 }
 
-TEST_F(ChangedFolder, HasTheDefaultsOfTransformers) {
-  write_file(config_path(), R"({"model_type": "llama"})");
-  const mora::LlamaConfig config = mora::read_llama_config(config_path()).config;
+// A misspelt size would be that of another model.
+TEST_F(ChangedFolder, HasTheDefaultsOfTransformersAndSaysSo) {
+  write_file(config_path(), R"({"model_type": "llama", "vocab_size": 9})");
+  const mora::LlamaConfigFile file = mora::read_llama_config(config_path());
+  const mora::LlamaConfig& config = file.config;
   EXPECT_EQ(config.hidden_size, 4096);
+  EXPECT_EQ(file.missing, (std::vector<std::string>{"hidden_size", "intermediate_size",
+                                                    "num_hidden_layers", "num_attention_heads"}));
+  ASSERT_EQ(file.warnings.size(), 4u);
+  EXPECT_NE(file.warnings[0].find("hidden_size is missing: 4096"), std::string::npos);
   EXPECT_EQ(config.key_value_heads(), 32);
   EXPECT_EQ(config.rope_theta, 10000.0);
   EXPECT_FALSE(config.tie_word_embeddings);

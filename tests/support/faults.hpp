@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
+#include <filesystem>
+#include <iterator>
 #include <string>
 
 /// \file
@@ -11,6 +14,12 @@
 /// is not.
 
 namespace mora_tests {
+
+/// Descriptors of this process.
+[[nodiscard]] inline std::ptrdiff_t open_files() {
+  const std::filesystem::directory_iterator files("/proc/self/fd");
+  return std::distance(begin(files), end(files));
+}
 
 /// What happens to the calls of the thread that made it, while it lives. One at a time.
 struct Faults {

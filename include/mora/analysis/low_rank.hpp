@@ -64,12 +64,28 @@ template <Real T>
   return {Matrix<T>::Zero(rank, in), Matrix<T>::Zero(out, rank)};
 }
 
+/// The same piece by factors no wider than it is: one of them the identity.
+inline void make_narrow(UpdatePiece& piece) {
+  const Index rows = piece.left.rows();
+  const Index cols = piece.right.rows();
+  if (piece.left.cols() <= std::min(rows, cols)) return;
+  if (rows <= cols) {
+    piece.right = MatrixXd(piece.right * piece.left.transpose());
+    piece.left = MatrixXd::Identity(rows, rows);
+  } else {
+    piece.left = MatrixXd(piece.left * piece.right.transpose());
+    piece.right = MatrixXd::Identity(cols, cols);
+  }
+}
+
 /// The pieces' own factors side by side.
 template <Real T>
-[[nodiscard]] LowRankUpdate<T> exact_factors(Index in, Index out,
-                                             const std::vector<UpdatePiece>& pieces) {
+[[nodiscard]] LowRankUpdate<T> exact_factors(Index in, Index out, std::vector<UpdatePiece> pieces) {
   Index rank = 0;
-  for (const UpdatePiece& piece : pieces) rank += piece.left.cols();
+  for (UpdatePiece& piece : pieces) {
+    make_narrow(piece);
+    rank += piece.left.cols();
+  }
   auto [a, b] = zero_factors<T>(in, out, std::max<Index>(1, rank));
   Index first = 0;
   for (const UpdatePiece& piece : pieces) {
@@ -151,13 +167,13 @@ template <Real T>
 
 }  // namespace detail
 
-/// The adapter's update as s B A with s = 1. Without settings nothing is lost: rank blocks * side
-/// for MoRA, which for truncation and any sharing is side, and A holds C's entries. (With rotation
-/// that is as many numbers as W has; give a rank or an error.) Else the truncated SVD, B and A of
-/// equal norms, with sharing and truncation in O((in + out) side^2). Throws ArgumentError for
-/// settings out of range or a rank beyond max_rank, NumericError for an update that is not finite,
-/// singular values beyond double or factors beyond T, ShapeError for parameters that were given
-/// another shape.
+/// The adapter's update as s B A with s = 1. Without settings nothing is lost: rank
+/// min(blocks * side, in, out) for MoRA, which for truncation and any sharing is side, and A holds
+/// C's entries. (With rotation B and A are as large as W or larger; give a rank or an error.) Else
+/// the truncated SVD, B and A of equal norms, with sharing and truncation in O((in + out) side^2).
+/// Throws ArgumentError for settings out of range or a rank beyond max_rank, NumericError for an
+/// update that is not finite, singular values beyond double or factors beyond T, ShapeError for
+/// parameters that were given another shape.
 template <class A>
 requires requires(const A& adapter) { detail::update_pieces(adapter); }
 [[nodiscard]] LowRankUpdate<typename A::Scalar> low_rank(const A& adapter,

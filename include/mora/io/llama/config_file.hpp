@@ -16,8 +16,9 @@ namespace mora::inline MORA_ABI {
 /// What config.json of a Hugging Face LLaMA says.
 struct LlamaConfigFile {
   LlamaConfig config;
-  std::vector<Index> eos_token_id;    ///< One or several after which a text ends, or none.
-  std::vector<std::string> warnings;  ///< What is left out and changes no result.
+  std::vector<Index> eos_token_id = {};    ///< One or several after which a text ends, or none.
+  std::vector<std::string> missing = {};   ///< Sizes that it does not say, which are LlamaConfig's.
+  std::vector<std::string> warnings = {};  ///< What is left out and changes no result.
 };
 
 namespace detail {
@@ -75,22 +76,29 @@ inline void require_plain_llama(JsonObject& json) {
 
 }  // namespace detail
 
-/// Reads config.json. Missing sizes are LlamaConfig's, which are transformers'. Refused by name is
-/// what this decoder does not compute: another model_type or hidden_act, biases, scaled positions,
-/// partial rotation, quantised weights. Dropout is left out with a warning, other keys silently:
-/// they say nothing about results. Throws as JsonObject::read does, FormatError for sizes that
-/// LlamaConfig::validate refuses.
+/// Reads config.json. Missing sizes are LlamaConfig's, which are transformers', a 7B model's: each
+/// is a warning, as a misspelt one is missing. Refused by name is what this decoder does not
+/// compute: another model_type or hidden_act, biases, scaled positions, partial rotation, quantised
+/// weights. Dropout is left out with a warning, other keys silently: they say nothing about
+/// results. Throws as JsonObject::read does, FormatError for sizes that LlamaConfig::validate
+/// refuses.
 [[nodiscard]] inline LlamaConfigFile read_llama_config(const std::filesystem::path& path) {
   JsonObject json = JsonObject::read(path);
   detail::require_plain_llama(json);
   LlamaConfigFile file;
   LlamaConfig& config = file.config;
   const auto size = [&](const char* key, Index& value) { value = json.whole(key).value_or(value); };
-  size("vocab_size", config.vocab_size);
-  size("hidden_size", config.hidden_size);
-  size("intermediate_size", config.intermediate_size);
-  size("num_hidden_layers", config.num_hidden_layers);
-  size("num_attention_heads", config.num_attention_heads);
+  const auto expected_size = [&](const char* key, Index& value) {
+    size(key, value);
+    if (json.has(key)) return;
+    file.missing.emplace_back(key);
+    file.warnings.push_back(detail::concat(path.string(), ": ", key, " is missing: ", value));
+  };
+  expected_size("vocab_size", config.vocab_size);
+  expected_size("hidden_size", config.hidden_size);
+  expected_size("intermediate_size", config.intermediate_size);
+  expected_size("num_hidden_layers", config.num_hidden_layers);
+  expected_size("num_attention_heads", config.num_attention_heads);
   size("num_key_value_heads", config.num_key_value_heads);
   size("head_dim", config.head_dim);
   size("max_position_embeddings", config.max_position_embeddings);

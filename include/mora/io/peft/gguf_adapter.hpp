@@ -108,7 +108,10 @@ void save_gguf_adapter(const std::vector<NamedAdapter<T>>& adapters, const Llama
   for (const NamedAdapter<T>& each : adapters) {
     const std::string& module = each.module;
     const auto* const lora = each.adapter.template get_if<LoraAdapter<T>>();
-    if (!lora) throw ArgumentError(module + ": expected a LoRA adapter, found another kind");
+    if (!lora)
+      throw ArgumentError(module +
+                          ": expected a LoRA adapter; a module that is stored whole has no "
+                          "place in a GGUF adapter");
     const auto name = detail::gguf_module(module);
     if (!name) throw ArgumentError(module + ": there is no GGUF name for this module");
     detail::require_module_of(table, module, each.adapter);

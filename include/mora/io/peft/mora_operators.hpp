@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
@@ -84,6 +85,16 @@ inline constexpr std::array peft_operators = {
 /// As a folder's mora_operator has it.
 [[nodiscard]] inline std::string_view name_of(const PeftOperator& op) {
   return detail::peft_operators[op.index()].name;
+}
+
+/// All names, "sharing, adjacent_sharing, ...": for messages.
+[[nodiscard]] inline std::string peft_operator_names() {
+  std::string names;
+  for (const auto& row : detail::peft_operators) {
+    if (!names.empty()) names += ", ";
+    names += row.name;
+  }
+  return names;
 }
 
 /// The operator of that name with its default settings; none for another name.
