@@ -36,6 +36,8 @@ using Model = mora::Llama<float>;
 using mora::Index;
 
 constexpr const char* adapter_name = "adapter";
+/// Besides MoRA's operators.
+constexpr std::string_view methods = "lora, rslora, asylora, dora, hira, lokr, miss, full";
 
 struct Options {
   std::string model, data, out;
@@ -142,9 +144,8 @@ void attach(Model& model, const Options& o) {
     };
     std::visit(with_operator, *op);
   } else {
-    throw mora::ArgumentError(
-        "--method: expected lora, rslora, asylora, dora, hira, lokr, miss, full, " +
-        mora::peft_operator_names() + ", found " + o.method);
+    throw mora::ArgumentError(mora::detail::concat(
+        "--method: expected ", methods, ", ", mora::peft_operator_names(), ", found ", o.method));
   }
   const auto attached = model.attached(adapter_name);
   for (const std::string& name : o.targets) {
@@ -183,8 +184,8 @@ struct AnySchedule {
 
 /// All examples of a file, in order.
 [[nodiscard]] std::vector<mora::Batch> batches_of(const std::string& file, const Options& o,
-                                                  Index vocabulary) {
-  mora::Batches<programs::TrainingData> source(programs::read_data(file, vocabulary, o.form),
+                                                  const mora::LlamaConfig& config) {
+  mora::Batches<programs::TrainingData> source(programs::read_data(file, config, o.form),
                                                {.batch_size = o.batch, .shuffle = false});
   std::vector<mora::Batch> all;
   for (Index i = 0; i < source.batches_per_epoch(); ++i) all.push_back(source.next());
@@ -327,16 +328,9 @@ void finetune(const CLI::App& app, Options& o) {
 
   auto base = programs::language_model(o.model, o.seed, o.keep_small);
   Model& model = base.model;
-  const Index vocabulary = model.config().vocab_size;
-  const Index positions = model.config().max_position_embeddings;
-  if (programs::form_of(o.data, o.form) != "jsonl" && o.form.length > positions) {
-    throw mora::ArgumentError(
-        mora::detail::concat("--length: expected at most max_position_embeddings = ", positions,
-                             ", found ", o.form.length));
-  }
   std::vector<mora::Batch> held_out;
-  if (o.evaluation) held_out = batches_of(*o.evaluation, o, vocabulary);
-  mora::Batches<programs::TrainingData> batches(programs::read_data(o.data, vocabulary, o.form),
+  if (o.evaluation) held_out = batches_of(*o.evaluation, o, model.config());
+  mora::Batches<programs::TrainingData> batches(programs::read_data(o.data, model.config(), o.form),
                                                 {.batch_size = o.batch, .seed = o.seed});
   attach(model, o);
   model.set_dropout({.seed = o.seed, .passes = 0});
@@ -421,8 +415,7 @@ int main(int count, char** arguments) {
       ->capture_default_str();
 
   app.add_option("--method", o.method,
-                 "lora, rslora, asylora, dora, hira, lokr, miss, full, or MoRA's operator: " +
-                     mora::peft_operator_names())
+                 std::string(methods) + ", or MoRA's operator: " + mora::peft_operator_names())
       ->capture_default_str();
   app.add_option("--rank", o.rank, "r: LoRA's; MoRA's M has as many parameters")
       ->capture_default_str();

@@ -17,18 +17,8 @@ set(may_include_io/llama core operators adapters models io)
 set(may_include_io/peft core operators adapters analysis models io)
 set(may_include_io/train core optim train io)
 
-# CMAKE_ARGV0 to 2 are "cmake -P <script>".
-set(root "${CMAKE_ARGV3}")
-file(GLOB_RECURSE headers RELATIVE "${root}" "${root}/*/*.hpp")
-if(NOT headers)
-  message(FATAL_ERROR "no headers in the folders of '${root}'")
-endif()
-
-set(faults 0)
-macro(fault text)
-  message(NOTICE "${root}/${header}: ${text}")
-  math(EXPR faults "${faults} + 1")
-endmacro()
+include("${CMAKE_CURRENT_LIST_DIR}/header_rules.cmake")
+list(FILTER headers INCLUDE REGEX "/") # those in folders
 
 # Of a header's path in mora/: the innermost folder that has rules, or else the outermost.
 function(folder_of header result)
@@ -75,6 +65,4 @@ foreach(header IN ITEMS mora.hpp)
   endif()
 endforeach()
 
-if(faults)
-  message(FATAL_ERROR "${faults} wrong include(s)")
-endif()
+end_of_rules()

@@ -3,14 +3,7 @@
 
 cmake_minimum_required(VERSION 3.24)
 
-# CMAKE_ARGV0 to 2 are "cmake -P <script>".
-set(root "${CMAKE_ARGV3}")
-file(GLOB_RECURSE headers RELATIVE "${root}" "${root}/*.hpp")
-if(NOT headers)
-  message(FATAL_ERROR "no headers in '${root}'")
-endif()
-
-set(faults 0)
+include("${CMAKE_CURRENT_LIST_DIR}/header_rules.cmake")
 
 # forbid(<regular expression> <reason> [ONLY_IN <header>] [UNLESS <regular expression>]): in the code,
 # comments left out.
@@ -25,8 +18,7 @@ function(forbid regex reason)
       string(REGEX REPLACE "//.*" "" code "${line}")
       if(code MATCHES "${regex}" AND NOT (arg_UNLESS AND code MATCHES "${arg_UNLESS}"))
         string(STRIP "${line}" line)
-        message(NOTICE "${header}: ${reason}:\n  ${line}")
-        math(EXPR faults "${faults} + 1")
+        fault("${reason}:\n  ${line}")
       endif()
     endforeach()
   endforeach()
@@ -46,6 +38,4 @@ forbid("^[ \t]*(\\[\\[nodiscard\\]\\] *)?((static|inline|constexpr|friend) +)*au
 forbid("using namespace" "names of others")
 forbid("std::(cout|cerr|clog)|printf *\\(" "a library does not print")
 
-if(faults)
-  message(FATAL_ERROR "${faults} line(s) against the rules")
-endif()
+end_of_rules()

@@ -6,6 +6,7 @@
 #include <mora/io/json_lines.hpp>
 #include <mora/io/text_file.hpp>
 #include <mora/io/token_file.hpp>
+#include <mora/models/llama/config.hpp>
 #include <mora/train/byte_tokenizer.hpp>
 #include <mora/train/prompt_responses.hpp>
 #include <mora/train/token_windows.hpp>
@@ -52,9 +53,16 @@ inline void require_bytes(mora::Index vocabulary) {
 
 /// Text and JSON lines become bytes as tokens, for a model with such a vocabulary.
 [[nodiscard]] inline TrainingData read_data(const std::filesystem::path& file,
-                                            mora::Index vocabulary, const DataSettings& settings) {
+                                            const mora::LlamaConfig& config,
+                                            const DataSettings& settings) {
   using Bytes = mora::ByteTokenizer;
   const std::string form = form_of(file, settings);
+  const mora::Index vocabulary = config.vocab_size;
+  if (form != "jsonl" && settings.length > config.max_position_embeddings) {  // all windows are
+    throw mora::ArgumentError(mora::detail::concat(
+        "--length: expected at most max_position_embeddings = ", config.max_position_embeddings,
+        ", found ", settings.length));
+  }
   const mora::TokenWindowsSettings windows{.length = settings.length};
   if (form == "uint16" || form == "uint32") {
     const auto type = form == "uint16" ? mora::TokenType::uint16 : mora::TokenType::uint32;
