@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <mora/io/checkpoint_folder.hpp>
 #include <mora/io/llama/frozen_weights.hpp>
 #include <mora/io/llama/llama_folder.hpp>
@@ -349,6 +351,35 @@ TEST(TrainingState, GoesOnFromEveryStepBitForBit) {
     (void)second.train(position.state.step, 9);
     EXPECT_EQ(second.bits(), whole.bits());
   }
+}
+
+/// Files of version 1 by other programs: fixtures/make_checkpoint.py. Later versions read them too.
+TEST(TrainingState, OfVersionOneIsRead) {
+  const auto found = find_checkpoint(path(MORA_FIXTURES) / "checkpoint");
+  ASSERT_TRUE(found.newest) << found.passed_over.at(0);
+  EXPECT_EQ(found.newest->step, 7);
+  TrainingRun run;
+  const mora::TrainingPosition position = mora::load_training_state(
+      found.newest->path, run.model, run.optimizer, {{"adapter", "sharing, strided"}});
+  EXPECT_EQ(position,
+            (mora::TrainingPosition{.state = {.step = 7, .skipped = 1, .targets = 123'456'789'012},
+                                    .data = {.epoch = 2, .example = 3},
+                                    .counters = {{"dropout.passes", ~std::uint64_t{0}}}}));
+  const auto expect_steps = [](const mora::Matrix<double>& found, double first, double step) {
+    for (Index i = 0; i < found.size(); ++i) {
+      EXPECT_EQ(found.data()[i], first + step * static_cast<double>(i)) << i;
+    }
+  };
+  run.model.visit_parameters(
+      [&](std::string_view, const auto& p) { expect_steps(p.value, -1, 0.125); });
+  std::map<std::string, Index> steps;
+  run.optimizer.visit_state([&](std::string_view name, const auto& state) {
+    steps[std::string(name)] = state.steps;
+    expect_steps(state.moments[0], 0.25, -0.0625);
+    expect_steps(state.moments[1], 0, 0.03125);
+  });
+  EXPECT_EQ(steps,
+            (std::map<std::string, Index>{{"first.M", 7}, {"second.A", 6}, {"second.B", 5}}));
 }
 
 /// One parameter of a shape of its own.

@@ -18,6 +18,7 @@
 #include "mora/adapters/merging.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/mora.hpp"
+#include "mora/core/concurrent_use.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -36,7 +37,8 @@ enum class SharedWeight {
 /// throws has changed nothing. A layer that was moved from throws StateError.
 ///
 /// Copies share the frozen weight and have parameters of their own. Const functions are safe from
-/// any number of threads; none of the others is safe beside any other call on the same layer.
+/// any number of threads; none of the others is safe beside any other call on the same layer, and
+/// builds with asserts throw StateError where they notice such a call.
 template <Adapter A>
 class AdaptedLinear {
  public:
@@ -112,11 +114,13 @@ class AdaptedLinear {
   /// would change an adapter that the merged weight does not see.
   template <class F>
   void visit_parameters(F&& f) {
+    const Use change = changing("visit_parameters");
     require_trainable("visit_parameters");
     adapter_.visit_parameters(std::forward<F>(f));
   }
   template <class F>
   void visit_parameters(F&& f) const {
+    const Use read = reading("visit_parameters");
     adapter().visit_parameters(std::forward<F>(f));
   }
 
@@ -167,6 +171,7 @@ class AdaptedLinear {
   /// Returns false, and does nothing, when merged already. Throws NumericError, and changes
   /// nothing, when a number of the result is not finite. Cost: a pass over W.
   bool merge() {
+    const Use change = changing("merge");
     require_usable();
     if (merged()) return false;
     merged_ = detail::merged_layer(adapter_, base_);
@@ -176,6 +181,7 @@ class AdaptedLinear {
   /// Back to the frozen weight, bit for bit, as that was never changed. Returns false when not
   /// merged. Throws StateError after merge_into the frozen weight itself: what it was is gone.
   bool unmerge() {
+    const Use change = changing("unmerge");
     require_not_moved_from();
     if (!merged()) return false;
     if (merged_in_place_) {
@@ -192,6 +198,7 @@ class AdaptedLinear {
   /// share stays untouched. Throws as merge() does, StateError while merged, ShapeError where
   /// `fresh` does not fit; nothing has changed then. Cost: a merge.
   void restart(A fresh) requires(bool(A::additive)) {
+    const Use change = changing("restart");
     require_trainable("restart");
     require_usable();
     detail::require_fits(fresh, base_);
@@ -210,6 +217,7 @@ class AdaptedLinear {
   /// kept in the layer where that is merged, and lost otherwise: `weight` has no place for it.
   /// Cost: a reading pass over W and one that adds, the memory traffic of W += D.
   void merge_into(Output weight, SharedWeight shared = SharedWeight::refuse) {
+    const Use change = changing("merge_into");
     require_trainable("merge_into");
     require_usable();
     MutableMap<Scalar> target = detail::map_of(weight);
@@ -236,6 +244,7 @@ class AdaptedLinear {
   /// StateError after merge_into the frozen weight itself where it is the difference to that (full
   /// fine-tuning).
   [[nodiscard]] Matrix<Scalar> update() const {
+    const Use read = reading("update");
     require_usable();
     if (!A::additive && merged_in_place_) {
       throw StateError("update: merge_into has overwritten the frozen weight itself");
@@ -244,6 +253,12 @@ class AdaptedLinear {
   }
 
  private:
+  using Use = detail::InUse<detail::notices_concurrent_use>;
+  [[nodiscard]] Use reading(const char* call) const {
+    return {use_, detail::Access::reading, call};
+  }
+  [[nodiscard]] Use changing(const char* call) { return {use_, detail::Access::changing, call}; }
+
   void require_not_moved_from() const { base_.require_usable(); }
 
   [[nodiscard]] bool is_the_frozen_weight(const MutableMap<Scalar>& target) const {
@@ -283,6 +298,7 @@ class AdaptedLinear {
   }
 
   void compute(const ConstMap<Scalar>& x, MutableMap<Scalar> y, Saved* saved) const {
+    const Use read = reading("forward");
     require_usable();
     detail::require_size("forward, columns of x (in_features)", in_features(), x.cols());
     detail::require_numbers("forward, x", x);
@@ -305,6 +321,7 @@ class AdaptedLinear {
   }
 
   void differentiate(const ConstMap<Scalar>& dy, Saved& saved, MutableMap<Scalar>* dx) {
+    const Use change = changing("backward");
     require_trainable("backward");
     require_usable();
     if (saved.tokens_ < 0) {
@@ -334,6 +351,7 @@ class AdaptedLinear {
   A adapter_;
   std::optional<FrozenLinear<Scalar>> merged_;
   bool merged_in_place_ = false;
+  [[no_unique_address]] mutable detail::ConcurrentUse<> use_;
 };
 
 /// A frozen linear layer with MoRA: `MoraLinear<float> layer(W, {.rank = 8});`

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mora/adapters/full.hpp"
+#include "mora/core/concurrent_use.hpp"
 #include "mora/core/random.hpp"
 #include "mora/models/llama/adapter_sets.hpp"
 #include "mora/models/llama/groups.hpp"
@@ -29,7 +30,8 @@ namespace mora::inline MORA_ABI {
 /// of tensors where an adapter is FullSettings. Adapters are attached under a name; several names
 /// may be attached, one of which is switched on. Copies share the weights and have adapters of
 /// their own. Const functions are safe from any number of threads; none of the others is safe
-/// beside any other call on the same model. What throws has changed nothing, unless it says so.
+/// beside any other call on the same model, and builds with asserts throw StateError where they
+/// notice such a call. What throws has changed nothing, unless it says so.
 template <Real T>
 class Llama {
  public:
@@ -54,6 +56,7 @@ class Llama {
   /// Others in their place, which adapters are on top of from then on. Throws as the constructor
   /// does, and StateError while merged.
   void set_weights(std::vector<FrozenLinear<T>> weights) {
+    const Use change = changing("set_weights");
     require_unmerged("set_weights");
     weights_ = usable(std::move(weights));
   }
@@ -70,6 +73,7 @@ class Llama {
   template <class Settings, Generator64 G>
   void attach(const std::string& name, const Settings& settings, const Targets& targets,
               G& generator, double dropout = 0.0) {
+    const Use change = changing("attach");
     require_unmerged("attach");
     sets_.attach(bare_parts(), name, settings, targets, generator, dropout);
     training_.forget_adapters();
@@ -85,6 +89,7 @@ class Llama {
   /// The same with adapters that exist already, from a file say; all of them or none. Throws
   /// ArgumentError and ShapeError naming the module for what does not fit.
   void attach(const std::string& name, std::vector<NamedAdapter<T>> adapters) {
+    const Use change = changing("attach");
     require_unmerged("attach");
     sets_.attach(bare_parts(), name, std::move(adapters));
     training_.forget_adapters();
@@ -93,18 +98,21 @@ class Llama {
   /// Removes the adapters of that name. Throws ArgumentError when there are none, StateError while
   /// merged.
   void detach(const std::string& name) {
+    const Use change = changing("detach");
     require_unmerged("detach");
     sets_.detach(name);
     training_.forget_adapters();
   }
   /// Switches the adapters of that name on, and all others off.
   void activate(const std::string& name) {
+    const Use change = changing("activate");
     require_unmerged("activate");
     sets_.activate(name);
     training_.forget_adapters();
   }
   /// Switches all adapters off: the frozen model is left.
   void deactivate() {
+    const Use change = changing("deactivate");
     require_unmerged("deactivate");
     sets_.deactivate();
     training_.forget_adapters();
@@ -123,6 +131,7 @@ class Llama {
 
   /// All that is attached under a name, in the order of tensors().
   [[nodiscard]] std::vector<AttachedModule<T>> attached(const std::string& name) const {
+    const Use read = reading("attached");
     const Set& set = sets_.at(name);
     std::vector<AttachedModule<T>> all;
     for (std::size_t place = 0; place < tensors_.size(); ++place) {
@@ -144,11 +153,13 @@ class Llama {
   /// "model.norm.weight". Throws StateError while merged.
   template <class F>
   void visit_parameters(F&& f) {
+    const Use change = changing("visit_parameters");
     require_unmerged("visit_parameters");
     if (Set* const set = sets_.switched_on()) set->visit(f);
   }
   template <class F>
   void visit_parameters(F&& f) const {
+    const Use read = reading("visit_parameters");
     if (const Set* const set = sets_.switched_on()) set->visit(f);
   }
 
@@ -158,6 +169,7 @@ class Llama {
 
   /// [positions, vocabulary]: what the model expects after each token.
   [[nodiscard]] Matrix<T> logits(const Batch& batch) const {
+    const Use read = reading("logits");
     const detail::LlamaParts<T> parts = this->parts();
     detail::require_batch(config_, batch, 0);
     Matrix<T> logits(batch.positions(), config_.vocab_size);
@@ -170,6 +182,7 @@ class Llama {
   }
   /// The losses of all positions that have a target.
   [[nodiscard]] LossSum loss(const Batch& batch) const {
+    const Use read = reading("loss");
     const detail::LlamaParts<T> parts = this->parts();
     detail::require_batch(config_, batch, 0);
     std::vector<LossSum> losses(static_cast<std::size_t>(batch.sequences()) + 1);  // by group
@@ -191,6 +204,7 @@ class Llama {
   /// ShapeError for the cache of another model; the cache is then as it was.
   void next_logits(std::span<const Token> tokens, LlamaCache<T>& cache,
                    RowVector<T>& logits) const {
+    const Use read = reading("next_logits");
     detail::LlamaWorkspace<T>& work = cache.workspace();
     Batch& batch = cache.batch();
     batch.clear();
@@ -220,6 +234,7 @@ class Llama {
   /// that are switched on, and returns that sum. For the mean's gradient the weight is 1 over the
   /// number of targets. Throws StateError when nothing is switched on, or while merged.
   LossSum accumulate_gradients(const Batch& batch, double weight) {
+    const Use change = changing("accumulate_gradients");
     require_unmerged("accumulate_gradients");
     Set* const set = sets_.switched_on();
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
@@ -253,6 +268,7 @@ class Llama {
   /// Returns false when merged already, or when nothing is switched on. All or nothing: throws
   /// NumericError naming the module when a number is not finite.
   bool merge() {
+    const Use change = changing("merge");
     const Set* const set = sets_.switched_on();
     if (merged() || !set) return false;
     detail::require_shapes(tensors_, *set);
@@ -269,6 +285,7 @@ class Llama {
   }
   /// Back to the frozen weights, bit for bit. Returns false when not merged.
   bool unmerge() {
+    const Use change = changing("unmerge");
     if (!merged()) return false;
     weights_ = std::exchange(frozen_, {});
     return true;
@@ -287,6 +304,7 @@ class Llama {
   template <class Make>
   requires std::is_invocable_r_v < AnyAdapter<T>,
   const Make&, const std::string&, const FrozenLinear<T>& > void restart(const Make& make) {
+    const Use change = changing("restart");
     require_unmerged("restart");
     Set* const set = sets_.switched_on();
     if (!set) throw StateError("restart: no adapter is switched on");
@@ -312,6 +330,11 @@ class Llama {
 
  private:
   using Set = detail::LlamaAdapterSet<T>;
+  using Use = detail::InUse<detail::notices_concurrent_use>;
+  [[nodiscard]] Use reading(const char* call) const {
+    return {use_, detail::Access::reading, call};
+  }
+  [[nodiscard]] Use changing(const char* call) { return {use_, detail::Access::changing, call}; }
 
   [[nodiscard]] std::vector<FrozenLinear<T>> usable(std::vector<FrozenLinear<T>> weights) const {
     detail::require_size("weights, number of tensors", tensors_.size(), weights.size());
@@ -383,6 +406,7 @@ class Llama {
   DropoutStream dropout_;
   bool recompute_ = false;
   detail::LlamaTraining<T> training_;
+  [[no_unique_address]] mutable detail::ConcurrentUse<> use_;
 };
 
 }  // namespace mora::inline MORA_ABI
