@@ -9,6 +9,7 @@
 #include <iostream>
 #include <mora/io/llama/llama_folder.hpp>
 #include <mora/io/llama/merge_folder.hpp>
+#include <optional>
 #include <string>
 
 #include "programs/program.hpp"
@@ -22,26 +23,33 @@ int main(int count, char** arguments) {
       "from each module's update.",
       "adapter_merge");
   std::string base, adapter, merged;
-  bool links = false, transposed = false, quiet = false;
+  bool links = false, transposed = false, quiet = false, finite = false;
+  std::optional<double> most_error;
   app.add_option("base", base, "Folder with config.json and model.safetensors or shards")
       ->required();
   app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
   app.add_option("merged", merged, "New folder, which must not be there or be empty")->required();
   app.add_flag("--links", links, "Follow links, as in Hugging Face's cache");
   app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
+  app.add_option("--most-error", most_error,
+                 "Refuse to merge where rounding changes a module's update by more, relatively")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--finite", finite, "Refuse a base with numbers that are NaN or infinite");
   app.add_flag("--quiet", quiet, "No progress on stderr");
   return programs::run(app, count, arguments, [&] {
     const mora::PeftFolder folder(adapter, {.transposed = transposed});
     programs::print_warnings(folder.warnings());
     const mora::LlamaFolder model(base, {.links = links});
     programs::print_warnings(model.warnings());
+    if (finite) model.require_finite();
     mora::Index percent = 0;
-    const mora::MergeFolderSettings settings{.links = links,
-                                             .progress = [&](mora::Index done, mora::Index all) {
-                                               if (quiet || done * 100 / all < percent + 5) return;
-                                               percent = done * 100 / all;
-                                               std::cerr << percent << " %\n";
-                                             }};
+    mora::MergeFolderSettings settings{.links = links};
+    if (most_error) settings.most_rounding_error = *most_error;
+    settings.progress = [&](mora::Index done, mora::Index all) {
+      if (quiet || done * 100 / all < percent + 5) return;
+      percent = done * 100 / all;
+      std::cerr << percent << " %\n";
+    };
     const auto merge_in = [&]<class T>(T) {
       const auto adapters = folder.adapters<T>(mora::layer_shapes(model.config()));
       return mora::merge_folder(base, adapters, merged, settings);

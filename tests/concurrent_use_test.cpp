@@ -88,11 +88,19 @@ TEST(ConcurrentUse, InsideACallThatChangesIsAPartOfIt) {
   EXPECT_NO_THROW(InUse(use, Access::changing, "after"));
 }
 
+TEST(ConcurrentUse, InsideACallThatReadsMayOnlyRead) {
+  Counted use;
+  const InUse outer(use, Access::reading, "outer");
+  EXPECT_NO_THROW(InUse(use, Access::reading, "inner"));
+  EXPECT_TRUE(throws<StateError>({"inner", "another call is reading"},
+                                 [&] { InUse(use, Access::changing, "inner"); }));
+}
+
 /// Whether builds with asserts refuse the call; where nothing is counted it is not made, as it
 /// would be a data race.
 void expect_noticed(const Call& call) {
   if constexpr (mora::detail::notices_concurrent_use) {
-    EXPECT_TRUE(throws<StateError>({"another thread"}, call));
+    EXPECT_TRUE(throws<StateError>({"another call"}, call));
   }
 }
 
@@ -118,10 +126,15 @@ TEST(ConcurrentUse, OfALayerIsNoticed) {
     Layer::Saved saved;
     (void)layer.forward(x, saved);
     expect_noticed([&] { (void)layer.backward(expected, saved); });
+    expect_noticed([&] { layer.backward_parameters(expected, saved); });
+    mora::Matrix<float> dx(3, 9);
+    expect_noticed([&] { layer.backward(expected, saved, dx); });
   });
   EXPECT_FALSE(layer.merged());
   meanwhile(paused(layer), [&] {
     expect_noticed([&] { (void)layer.forward(x); });
+    mora::Matrix<float> y(3, 7);
+    expect_noticed([&] { layer.forward(x, y); });
     expect_noticed([&] { (void)layer.update(); });
     expect_noticed([&] { layer.merge(); });
   });
@@ -150,6 +163,10 @@ TEST(ConcurrentUse, OfAModelIsNoticed) {
     expect_noticed([&] { model.detach("a"); });
     expect_noticed([&] { model.deactivate(); });
     expect_noticed([&] { model.activate("a"); });
+    expect_noticed([&] { attach(model, "b", Kind::sharing, {.all_linear = true}); });
+    expect_noticed([&] { model.set_weights(model.weights()); });
+    expect_noticed([&] { model.set_recompute(true); });
+    expect_noticed([&] { model.set_dropout({}); });
     expect_noticed([&] { (void)model.accumulate_gradients(batch, 1.0); });
   });
   EXPECT_EQ(model.active(), "a");

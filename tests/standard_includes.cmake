@@ -13,7 +13,7 @@ function(promise headers)
   endforeach()
 endfunction()
 
-promise(algorithm adjacent_find all_of any_of clamp copy copy_n count fill fill_n find find_if lower_bound max
+promise(algorithm adjacent_find all_of any_of clamp copy copy_n count fill fill_n find find_if find_if_not lower_bound max
         max_element min next_permutation none_of sort stable_sort upper_bound)
 promise("algorithm|ranges" ranges)
 promise(array array)

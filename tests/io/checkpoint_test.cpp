@@ -365,9 +365,9 @@ TEST(TrainingState, OfVersionOneIsRead) {
             (mora::TrainingPosition{.state = {.step = 7, .skipped = 1, .targets = 123'456'789'012},
                                     .data = {.epoch = 2, .example = 3},
                                     .counters = {{"dropout.passes", ~std::uint64_t{0}}}}));
-  const auto expect_steps = [](const mora::Matrix<double>& found, double first, double step) {
-    for (Index i = 0; i < found.size(); ++i) {
-      EXPECT_EQ(found.data()[i], first + step * static_cast<double>(i)) << i;
+  const auto expect_steps = [](const mora::Matrix<double>& read, double first, double step) {
+    for (Index i = 0; i < read.size(); ++i) {
+      EXPECT_EQ(read.data()[i], first + step * static_cast<double>(i)) << i;
     }
   };
   run.model.visit_parameters(

@@ -5,9 +5,11 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <mora/adapters/lora.hpp>
 #include <mora/io/llama/llama_folder.hpp>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "support/files.hpp"
 #include "support/llama.hpp"
 #include "support/llama_fixture.hpp"
+#include "support/throws.hpp"
 
 /// \file
 /// Hugging Face LLaMA folders: those that transformers wrote (fixtures/README.md), and wrong ones.
@@ -225,6 +228,22 @@ TEST(LlamaFolders, DoNotLoseWhatTheDtypeCannotHold) {
   EXPECT_THROW(mora::save_llama(model, target.where(), {.dtype = Dtype::f16}), mora::NumericError);
   EXPECT_THROW(mora::save_llama(model, target.where(), {.dtype = Dtype::u8}), mora::ArgumentError);
   EXPECT_EQ(target.names(), std::vector<std::string>{});
+}
+
+TEST_F(ChangedFolder, ReadsNumbersThatAreNotFiniteUnlessAsked) {
+  EXPECT_NO_THROW(LlamaFolder(folder_.where()).require_finite());
+  const float bad = -std::numeric_limits<float>::infinity();
+  std::string bytes;
+  change_tensors([&](std::vector<mora::TensorBytes>& tensors) {
+    auto& tensor = tensors.at(3);
+    bytes.assign(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
+    std::memcpy(bytes.data() + 20, &bad, sizeof bad);
+    tensor.bytes = std::as_bytes(std::span(bytes));
+  });
+  const LlamaFolder folder(folder_.where());
+  EXPECT_NO_THROW((void)folder.model<float>());
+  EXPECT_TRUE(throws<mora::FormatError>({"model.safetensors", "tensor", "number 5 of", "is -inf"},
+                                        [&] { folder.require_finite(); }));
 }
 
 TEST_F(ChangedFolder, TakesOlderConfigs) {

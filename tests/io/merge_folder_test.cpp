@@ -256,6 +256,7 @@ TEST(MergeFolder, RefusesWhatDoesNotFitAndLeavesNothing) {
 // In one tensor [2, 2] of some dtype, to which LoRA adds `delta` everywhere.
 TEST(MergeFolder, KnowsWhatADtypeHolds) {
   const TemporaryFolder out;
+  mora::MergeFolderSettings settings;
   const auto merge = [&](mora::Dtype dtype, std::span<const std::byte> bytes, double delta) {
     std::filesystem::create_directories(out / "base");
     mora::SafetensorsWriter writer(out / "base/model.safetensors", {{"one.weight", dtype, {2, 2}}});
@@ -265,7 +266,7 @@ TEST(MergeFolder, KnowsWhatADtypeHolds) {
                                    Matrix<double>(Matrix<double>::Constant(2, 1, delta)),
                                    {.rank = 1, .alpha = 1.0});
     return mora::merge_folder<double>(out / "base", {{"one", AnyAdapter<double>(std::move(lora))}},
-                                      out / "merged");
+                                      out / "merged", settings);
   };
   // Beyond the largest half, of two finite numbers.
   const std::vector<mora::Float16> large(4, mora::narrow<mora::Float16>(60000.0f));
@@ -280,6 +281,12 @@ TEST(MergeFolder, KnowsWhatADtypeHolds) {
   EXPECT_EQ(out.names(), std::vector<std::string>{"base"});
   // Less than half a unit in the last place: nothing is left of it, and the report says so.
   const std::vector<mora::BFloat16> ones(4, mora::narrow<mora::BFloat16>(1.0f));
+  settings.most_rounding_error = 0.99;
+  EXPECT_TRUE(throws<mora::NumericError>({"one", "BF16", "at most 0.99, found 1"}, [&] {
+    (void)merge(mora::Dtype::bf16, std::as_bytes(std::span(ones)), 0x1p-12);
+  }));
+  EXPECT_EQ(out.names(), std::vector<std::string>{"base"});
+  settings.most_rounding_error = 1.0;
   const auto report = merge(mora::Dtype::bf16, std::as_bytes(std::span(ones)), 0x1p-12);
   ASSERT_EQ(report.size(), 1u);
   EXPECT_EQ(report[0].update_norm, 0x1p-11);

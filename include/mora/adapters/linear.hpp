@@ -132,6 +132,7 @@ class AdaptedLinear {
     return y;
   }
   void forward(const MatrixView<Scalar>& x, Output y) const {
+    const Use read = reading("forward");
     compute(x, checked_output(y, x.rows(), out_features(), x), nullptr);
   }
 
@@ -143,6 +144,7 @@ class AdaptedLinear {
     return y;
   }
   void forward(const MatrixView<Scalar>& x, Saved& saved, Output y) const {
+    const Use read = reading("forward");
     compute(x, checked_output(y, x.rows(), out_features(), x), &saved);
   }
 
@@ -157,6 +159,7 @@ class AdaptedLinear {
     return dx;
   }
   void backward(const MatrixView<Scalar>& dy, Saved& saved, Output dx) {
+    const Use change = changing("backward");
     MutableMap<Scalar> map = checked_output(dx, dy.rows(), in_features(), dy);
     differentiate(dy, saved, &map);
   }
@@ -206,7 +209,8 @@ class AdaptedLinear {
     adapter_ = std::move(fresh);
   }
 
-  /// Adds the update to `weight` [out, in], which holds the numbers of the frozen weight, in place
+  /// Adds the update to `weight` [out, in], which must hold the numbers of the frozen weight (that
+  /// is not checked: a second call on the same memory of the caller's adds a second time), in place
   /// and without a copy of it: for those who have memory for one matrix only. When it is the frozen
   /// weight's own memory the layer is merged from then on, without a way back; otherwise the layer
   /// is unchanged. Other layers over that memory would see the merged weight as theirs: where

@@ -32,14 +32,15 @@ class ConcurrentUse {
   ConcurrentUse& operator=(const ConcurrentUse&) noexcept { return *this; }
   ~ConcurrentUse() = default;
 
-  /// Throws StateError where another thread's use forbids it. False inside a call that changes the
-  /// object: what that calls is a part of it.
+  /// Throws StateError where another call forbids it, of this thread too where that only reads: a
+  /// callback of a const visitor may not change the object. False inside a call of this thread that
+  /// changes the object: what that calls is a part of it.
   [[nodiscard]] bool begin(Access access, const char* call) {
     if (changer_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return false;
     int count = readers_.load(std::memory_order_relaxed);
     do {
       if (count == changed || (access == Access::changing && count > 0)) {
-        throw StateError(concat(call, ": another thread is ",
+        throw StateError(concat(call, ": another call is ",
                                 count == changed ? "changing" : "reading", " the object"));
       }
     } while (!readers_.compare_exchange_weak(

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -92,6 +94,22 @@ class StoredTensor {
     if (is_float(dtype())) return;
     fail(detail::concat("expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2, found ",
                         name_of(dtype())));
+  }
+
+  /// Throws FormatError naming the first number that is NaN or infinite: reading lets them pass, as
+  /// the format does. Also throws as require_float.
+  void require_finite() const {
+    require_float();
+    constexpr Index piece = 4096;
+    std::array<double, piece> numbers;
+    for (Index first = 0; first < size(); first += piece) {
+      const std::span<double> part(numbers.data(),
+                                   static_cast<std::size_t>(std::min(piece, size() - first)));
+      copy_to(first, part);
+      const auto bad = std::ranges::find_if_not(part, [](double x) { return std::isfinite(x); });
+      if (bad == part.end()) continue;
+      fail(detail::concat("number ", first + (bad - part.begin()), " of ", size(), " is ", *bad));
+    }
   }
 
   /// All numbers: in place where the file has T at an aligned address, which costs nothing, else

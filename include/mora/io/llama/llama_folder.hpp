@@ -73,6 +73,12 @@ class LlamaFolder {
   [[nodiscard]] const ShardedTensors& tensors() const { return tensors_; }
   [[nodiscard]] const std::vector<std::string>& warnings() const { return file_.warnings; }
 
+  /// For those who want it strictly: throws FormatError naming file, tensor and number for the
+  /// first weight that is NaN or infinite. Reads all of them.
+  void require_finite() const {
+    for (const LlamaTensor& wanted : table_.all()) tensors_.tensor(wanted.name).require_finite();
+  }
+
   /// The model. Where a file has numbers of T at an aligned address they are used in place, and the
   /// model keeps the file mapped; others are converted into memory of their own, but for those of
   /// 16 bits that are to be kept.

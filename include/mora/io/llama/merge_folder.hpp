@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -52,9 +53,12 @@ struct MergedModule {
   double rounding_error = 0.0;
 };
 
+/// How merge_folder reads, and what it refuses.
 struct MergeFolderSettings {
   /// Symbolic links out of the folder and hard ones, as in Hugging Face's cache, are followed.
   bool links = false;
+  /// The largest MergedModule::rounding_error that is not refused; by default there is none.
+  double most_rounding_error = std::numeric_limits<double>::infinity();
   /// Called now and then with bytes written so far and in all.
   std::function<void(Index, Index)> progress = {};
 };
@@ -115,6 +119,13 @@ void write_pieces(ShardedWriter& writer, const std::string& tensor, Index rows, 
     });
     progress(here * row_bytes);
   }
+}
+
+inline void require_rounding_error(const MergedModule& merged, double most) {
+  if (merged.rounding_error <= most) return;
+  throw NumericError(concat(merged.module, ": rounding to ", name_of(merged.dtype),
+                            " changes the update: expected a relative error of at most ", most,
+                            ", found ", merged.rounding_error));
 }
 
 /// The names under which a tied embedding may be stored twice.
@@ -269,7 +280,8 @@ class TensorMerge {
 /// Throws ArgumentError for a module that the checkpoint does not have, that is named twice, is a
 /// tied head, or whose adapter has trained a bias; FormatError for one of another shape or a dtype
 /// that is not converted, and for a tied head of other numbers than the embedding's; NumericError
-/// naming the module for a merged number that is not finite or that the dtype cannot hold;
+/// naming the module for a merged number that is not finite or that the dtype cannot hold, and for
+/// a rounding error beyond the setting;
 /// FileError where the system refuses.
 template <Real T>
 [[nodiscard]] std::vector<MergedModule> merge_folder(const std::filesystem::path& base,
@@ -342,6 +354,7 @@ template <Real T>
     const StoredTensor tensor = tensors.tensor(info.name);
     if (const auto merge = merges.find(info.name); merge != merges.end()) {
       MergedModule merged = merge->second.write(writer, progress);
+      detail::require_rounding_error(merged, settings.most_rounding_error);
       if (merge->second.own()) report.push_back(std::move(merged));
       detail::release_mapped(tensor.bytes());  // with the pages that two pieces share
       continue;

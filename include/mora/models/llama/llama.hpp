@@ -252,12 +252,16 @@ class Llama {
   /// Whether the backward pass computes each layer's activations again from its input, instead of
   /// keeping them: a third more arithmetic for a fraction of the memory.
   void set_recompute(bool recompute) {
+    const Use change = changing("set_recompute");
     recompute_ = recompute;
     training_.forget_memory();
   }
   /// Where dropout gets its random numbers from; to be saved with a run, and restored.
   [[nodiscard]] const DropoutStream& dropout() const { return dropout_; }
-  void set_dropout(const DropoutStream& stream) { dropout_ = stream; }
+  void set_dropout(const DropoutStream& stream) {
+    const Use change = changing("set_dropout");
+    dropout_ = stream;
+  }
 
   /// @}
   /// \name Merging.
