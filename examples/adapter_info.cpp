@@ -5,11 +5,13 @@
 //   adapter_info ADAPTER [--base MODEL] [--spectrum values.csv]
 
 #include <concepts>
-#include <fstream>
 #include <iostream>
 #include <mora/analysis/singular_values.hpp>
+#include <mora/io/atomic_file.hpp>
 #include <mora/io/peft/visit_adapter.hpp>
 #include <optional>
+#include <span>
+#include <sstream>
 #include <string>
 
 #include "programs/program.hpp"
@@ -45,6 +47,7 @@ int main(int count, char** arguments) {
   app.add_option("--spectrum", spectrum, "CSV file to write all singular values to");
   app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
   return programs::run(app, count, arguments, [&] {
+    if (spectrum) programs::require_new(*spectrum);
     const mora::PeftFolder folder(adapter, {.transposed = transposed});
     programs::print_warnings(folder.warnings());
     if (!base && programs::needs_weights(folder)) {
@@ -53,11 +56,8 @@ int main(int count, char** arguments) {
     }
     const auto adapters = folder.adapters<double>(programs::shapes_of(folder, base));
     const auto weight = programs::weights_of(base);
-    std::ofstream values;
-    if (spectrum) {
-      values.open(*spectrum);
-      values << "module,index,singular_value\n";
-    }
+    std::ostringstream values;
+    values << "module,index,singular_value\n";
     mora::Index total = 0;
     std::cout
         << "module,kind,in,out,parameters,norm,largest,rank,effective_rank,stable_rank,above_0.1\n";
@@ -95,8 +95,10 @@ int main(int count, char** arguments) {
     std::cerr << adapters.size() << " modules, " << total << " parameters, rank "
               << folder.config().rank << '\n';
     if (spectrum) {
-      values.close();
-      if (!values) throw mora::FileError(*spectrum, "cannot write");
+      const std::string text = values.str();
+      mora::AtomicFile file(*spectrum);
+      file.write(std::as_bytes(std::span(text)));
+      file.commit();
     }
   });
 }

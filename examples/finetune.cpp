@@ -12,8 +12,10 @@
 #include <iostream>
 #include <limits>
 #include <mora/io/atomic_file.hpp>
+#include <mora/io/atomic_folder.hpp>
 #include <mora/io/checkpoint_folder.hpp>
 #include <mora/io/json_text.hpp>
+#include <mora/io/mapped_file.hpp>
 #include <mora/io/peft/save.hpp>
 #include <mora/io/train/training_state.hpp>
 #include <mora/mora.hpp>
@@ -52,7 +54,8 @@ struct Options {
   mora::AdamWSettings optimizer{.learning_rate = 3e-4};
   mora::TrainSettings train{.clip_norm = 1.0};
   std::uint64_t seed = 0;
-  bool resume = false, keep_small = false;
+  bool resume = false;
+  programs::ModelSettings reading;
 };
 
 /// LoRA in any form.
@@ -95,9 +98,11 @@ constexpr std::string_view log_header = "step,loss,factor,gradient_norm,targets,
 
 /// A run that goes on writes into its log; nothing else that is there is written over.
 void require_log(const Options& o) {
-  if (!o.log || !std::filesystem::is_regular_file(*o.log) || std::filesystem::is_empty(*o.log)) {
-    return;
+  if (!o.log || !std::filesystem::exists(*o.log)) return;
+  if (!std::filesystem::is_regular_file(*o.log)) {
+    throw mora::FileError(*o.log, "expected a file or nothing, found something else");
   }
+  if (std::filesystem::is_empty(*o.log)) return;
   if (!o.resume) throw mora::FileError(*o.log, "is there already; name another place");
   std::string line;
   std::getline(std::ifstream(*o.log), line);
@@ -219,25 +224,35 @@ struct AnySchedule {
   return kept.empty() ? mora::CsvHeader::write : mora::CsvHeader::leave_out;
 }
 
-/// A folder that the results will be put into. When a run goes on it may have the part of them that
-/// was there when it was killed: the adapter's config comes last.
-void make_new(const std::filesystem::path& folder, bool going_on) {
-  if (going_on && std::filesystem::is_directory(folder) &&
-      !std::filesystem::exists(folder / "adapter_config.json")) {
-    std::vector<std::filesystem::path> parts;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      const std::string name = entry.path().filename().string();
-      if (name == "adapter_model.safetensors" ||
-          (name.starts_with(".mora-") && name.ends_with(".tmp"))) {
-        parts.push_back(entry.path());
-      }
-    }
-    for (const auto& part : parts) mora::remove_file(part);
-  }
+/// A folder that the results will be put into.
+void make_new(const std::filesystem::path& folder) {
   programs::require_new(folder);
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) throw mora::FileError(folder, "cannot make this folder: " + error.message());
+}
+
+/// Whether both folders have the same files, byte for byte.
+[[nodiscard]] bool same_files(const std::filesystem::path& a, const std::filesystem::path& b) {
+  const auto names = mora::detail::names_in(a);
+  if (names != mora::detail::names_in(b)) return false;
+  return std::ranges::all_of(names, [&](const std::string& name) {
+    const mora::MappedFile one(a / name), other(b / name);
+    return std::ranges::equal(one.bytes(), other.bytes());
+  });
+}
+
+/// Results appear whole: `save(folder)` fills one. Where a run was killed between its results the
+/// first are there already, and stay if they are the same.
+template <class Save>
+void write_results(const std::filesystem::path& folder, const Save& save) {
+  mora::AtomicFolder fresh(folder);
+  save(fresh.path());
+  if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
+    if (same_files(fresh.path(), folder)) return;
+    throw mora::FileError(folder, "is there already, and is not what this run gives");
+  }
+  fresh.commit();
 }
 
 /// Both are there.
@@ -263,9 +278,10 @@ void require_another(const std::string& option, const std::filesystem::path& fol
   for (const std::string& name : o.targets) targets += name + ' ';
   for (const std::string& key : o.form.keys.prompt) prompt += key + ' ';
   return {{"model", o.model},
+          {"model's files", programs::model_fingerprint(o.model)},
           {"weights", weights},
           {"data", o.data},
-          {"bytes", text(std::filesystem::file_size(o.data))},
+          {"data's file", programs::fingerprint(o.data)},
           {"form", o.form.form.value_or("by name")},
           {"prompt", prompt},
           {"response", o.form.keys.response},
@@ -295,6 +311,11 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
   const auto found = mora::find_checkpoint(*o.run);
   programs::print_warnings(found.passed_over);
   if (!found.newest) {
+    if (!found.passed_over.empty()) {
+      throw mora::FileError(*o.run,
+                            "no checkpoint in it is whole; to begin at the start move them away, "
+                            "or name another folder");
+    }
     if (o.resume) std::cerr << "no checkpoint in " << *o.run << ", beginning at the start\n";
     return;
   }
@@ -303,6 +324,9 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
     throw mora::ArgumentError(checkpoint.string() +
                               ": is there already; go on from it with --resume, or name another "
                               "folder");
+  }
+  for (const auto& leftover : mora::list_checkpoints(*o.run).leftovers) {
+    std::cerr << "removing " << leftover.string() << ", left by a process that ended\n";
   }
   mora::remove_leftovers(*o.run);
   const auto position = mora::load_training_state(checkpoint, model, optimizer, description);
@@ -323,10 +347,14 @@ void finetune(const CLI::App& app, Options& o) {
   o.train.steps = o.steps;
   o.train.validate();
   require_log(o);
+  if (o.run && o.every < 1) {
+    throw mora::ArgumentError(
+        mora::detail::concat("--every: expected at least 1, found ", o.every));
+  }
   if (!o.resume) programs::require_new(o.out);
   if (o.merged && !o.resume) programs::require_new(*o.merged);
 
-  auto base = programs::language_model(o.model, o.seed, o.keep_small);
+  auto base = programs::language_model(o.model, o.seed, o.reading);
   Model& model = base.model;
   std::vector<mora::Batch> held_out;
   if (o.evaluation) held_out = batches_of(*o.evaluation, o, model.config());
@@ -335,15 +363,21 @@ void finetune(const CLI::App& app, Options& o) {
   attach(model, o);
   model.set_dropout({.seed = o.seed, .passes = 0});
   mora::AdamW<float> optimizer(o.optimizer);
-  // After all that may fail for a wrong argument, so that no empty folder is left behind.
-  make_new(o.out, o.resume);
-  if (o.merged) {
-    make_new(*o.merged, o.resume);
-    require_another("--merged", *o.merged, o.out);
-  }
-  if (o.run && std::filesystem::exists(*o.run)) require_another("--run", *o.run, o.out);
   const mora::TextMap description = description_of(o, model, batches.dataset().size());
   if (o.run) resume(o, model, optimizer, batches, description);
+  // After all that may fail for a wrong argument, so that no empty folder is left behind. A run
+  // that was trained to its end may have been killed among its results.
+  const bool trained = o.train.start.step == o.steps && o.steps > 0;
+  if (!trained) make_new(o.out);
+  if (o.merged) {
+    if (!trained) make_new(*o.merged);
+    if (std::filesystem::exists(*o.merged) && std::filesystem::exists(o.out)) {
+      require_another("--merged", *o.merged, o.out);
+    }
+  }
+  if (o.run && std::filesystem::exists(*o.run) && std::filesystem::exists(o.out)) {
+    require_another("--run", *o.run, o.out);
+  }
 
   const bool go_on = o.train.start.step > 0;
   auto header = mora::CsvHeader::write;
@@ -377,12 +411,18 @@ void finetune(const CLI::App& app, Options& o) {
   } else {
     run();
   }
-  if (!is_full(o)) mora::save_peft(model, adapter_name, o.out, {.base_model = o.model});
+  if (!is_full(o)) {
+    write_results(o.out, [&](const auto& folder) {
+      mora::save_peft(model, adapter_name, folder, {.base_model = o.model});
+    });
+  }
   if (!is_full(o) && !o.merged) return;
   model.merge();
-  const mora::LlamaSaveSettings as_base{.eos_token_id = base.end};
-  if (is_full(o)) mora::save_llama(model, o.out, as_base);
-  if (o.merged) mora::save_llama(model, *o.merged, as_base);
+  const auto save_whole = [&](const auto& folder) {
+    mora::save_llama(model, folder, {.eos_token_id = base.end});
+  };
+  if (is_full(o)) write_results(o.out, save_whole);
+  if (o.merged) write_results(*o.merged, save_whole);
 }
 
 }  // namespace
@@ -443,7 +483,7 @@ int main(int count, char** arguments) {
                  "Of adapters, the order of examples, and a config's random weights")
       ->capture_default_str();
 
-  programs::add_keep_small(app, o.keep_small);
+  programs::add_model_options(app, o.reading);
 
   CLI::Option* const run = app.add_option("--run", o.run, "Folder for checkpoints");
   app.add_option("--every", o.every, "Steps between checkpoints")->capture_default_str();

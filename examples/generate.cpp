@@ -54,7 +54,8 @@ int main(int count, char** arguments) {
   std::optional<std::string> adapter;
   mora::GenerationSettings settings;
   std::uint64_t seed = 0;
-  bool tokens = false, transposed = false, keep_small = false;
+  bool tokens = false, transposed = false;
+  programs::ModelSettings model_settings;
   app.add_option("model", model_path, "Folder with config.json and weights, or a config.json")
       ->required();
   app.add_option("prompt", prompt, "Text, or numbers of tokens")->required();
@@ -68,7 +69,7 @@ int main(int count, char** arguments) {
       ->capture_default_str();
   app.add_option("--stop", settings.stop, "Tokens that end the text, besides the model's own")
       ->delimiter(',');
-  programs::add_keep_small(app, keep_small);
+  programs::add_model_options(app, model_settings);
   app.add_option("--seed", seed, "Of drawing, and of a config's random weights")
       ->capture_default_str();
   return programs::run(app, count, arguments, [&] {
@@ -80,7 +81,7 @@ int main(int count, char** arguments) {
     refuse(greedy, "--top-p", "a --temperature above 0");
     refuse(greedy && !std::filesystem::is_regular_file(model_path), "--seed",
            "a --temperature above 0, or random weights of a config.json");
-    auto [model, end] = programs::language_model(model_path, seed, keep_small);
+    auto [model, end] = programs::language_model(model_path, seed, model_settings);
     if (!tokens) programs::require_bytes(model.config().vocab_size);
     if (adapter) {
       const mora::PeftFolder folder(*adapter, {.transposed = transposed});

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
+#include <mora/io/crc32.hpp>
 #include <mora/io/llama/llama_folder.hpp>
+#include <mora/io/mapped_file.hpp>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "programs/program.hpp"
@@ -24,11 +30,18 @@ inline void warn_of_ends(const mora::LlamaConfigFile& file) {
   }
 }
 
+/// How a model's folder is read.
+struct ModelSettings {
+  bool keep_small = false;
+  bool links = false;
+};
+
 /// A Hugging Face folder, or a config.json alone: random weights from the seed then.
 [[nodiscard]] inline LanguageModel language_model(const std::filesystem::path& path,
-                                                  std::uint64_t seed, bool keep_small) {
+                                                  std::uint64_t seed,
+                                                  const ModelSettings& settings) {
   if (std::filesystem::is_regular_file(path)) {
-    if (keep_small) {
+    if (settings.keep_small) {
       throw mora::ArgumentError("--keep-small is for a folder: a config.json alone has no weights");
     }
     const mora::LlamaConfigFile file = mora::read_llama_config(path);
@@ -40,16 +53,39 @@ inline void warn_of_ends(const mora::LlamaConfigFile& file) {
     mora::SplitMix64 generator(seed);
     return {mora::Llama<float>(file.config, generator), file.eos_token_id};
   }
-  const mora::LlamaFolder folder(path);
+  const mora::LlamaFolder folder(path, {.links = settings.links});
   print_warnings(folder.warnings());
   warn_of_ends(folder.config_file());
-  const auto small = keep_small ? mora::SmallWeights::keep : mora::SmallWeights::widen;
+  const auto small = settings.keep_small ? mora::SmallWeights::keep : mora::SmallWeights::widen;
   return {folder.model<float>(small), folder.config_file().eos_token_id};
 }
 
-inline void add_keep_small(CLI::App& app, bool& keep_small) {
-  app.add_flag("--keep-small", keep_small,
+inline void add_model_options(CLI::App& app, ModelSettings& settings) {
+  app.add_flag("--keep-small", settings.keep_small,
                "Leave F16 and BF16 weights as they are in the file: half the memory");
+  app.add_flag("--links", settings.links, "Follow links, as in Hugging Face's cache");
+}
+
+/// Tells a file from others of its name, as far as its size and its first and last mebibyte do.
+[[nodiscard]] inline std::string fingerprint(const std::filesystem::path& path) {
+  const mora::MappedFile file(path);
+  const auto bytes = file.bytes();
+  const std::size_t part = std::min<std::size_t>(bytes.size(), std::size_t{1} << 20);
+  return mora::detail::concat(bytes.size(), ' ', mora::detail::crc32(bytes.first(part)), ' ',
+                              mora::detail::crc32(bytes.last(part)));
+}
+
+/// The same of a model's config.json and files of weights.
+[[nodiscard]] inline std::string model_fingerprint(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) return fingerprint(path);
+  std::vector<std::filesystem::path> files = {path / "config.json"};
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::string all;
+  for (const auto& file : files) all += file.filename().string() + ' ' + fingerprint(file) + '\n';
+  return std::to_string(mora::detail::crc32(std::as_bytes(std::span(all))));
 }
 
 }  // namespace programs

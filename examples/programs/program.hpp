@@ -48,7 +48,10 @@ inline void refuse_idle(const CLI::App& app, bool idle, const std::string& optio
 
 /// Nothing that is there is written over.
 inline void require_new(const std::filesystem::path& place) {
-  if (std::filesystem::exists(place) && !std::filesystem::is_empty(place)) {
+  if (!std::filesystem::exists(place)) return;
+  const bool has_contents =
+      std::filesystem::is_directory(place) || std::filesystem::is_regular_file(place);
+  if (!has_contents || !std::filesystem::is_empty(place)) {
     throw mora::FileError(place, "is there already; name another place");
   }
 }

@@ -27,6 +27,7 @@ if(NOT count EQUAL 25)
   message(FATAL_ERROR "values.csv: expected 24 values and a header, found ${count} lines")
 endif()
 expect(1 "adapter_info: .*nowhere.*adapter_config.json" adapter_info "${out}/nowhere")
+expect(1 "values.csv: is there already" adapter_info "${adapter}" --spectrum "${out}/values.csv")
 
 expect(0 "down_proj,F16,0.84[^\n]*" adapter_merge "${base}" "${adapter}" "${out}/merged" --quiet)
 expect(0 "down_proj,2,0\\.[0-9]+" adapter_convert "${adapter}" "${out}/small" --to lora --rank 2)

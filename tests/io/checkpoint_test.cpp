@@ -102,6 +102,15 @@ TEST(Checkpoints, WithAnyBitOrByteWrongArePassedOver) {
         std::string bad = good;
         bad[at] = static_cast<char>(bad[at] ^ (1 << bit));
         write_file(file, bad);
+        const std::string first = bad.substr(0, bad.find('\n'));
+        if (first != good.substr(0, first.size()) &&
+            first.starts_with("mora checkpoint, version ") && first.size() == 26 &&
+            first[25] >= '0' && first[25] <= '9') {
+          // Another version: not known to be damaged.
+          EXPECT_TRUE(throws<FormatError>({"version 1", first},
+                                          [&] { (void)find_checkpoint(folder.where()); }));
+          continue;
+        }
         ASSERT_EQ(newest_step(folder.where()), 1) << name << ", byte " << at << ", bit " << bit;
       }
       write_file(file, good.substr(0, at));
@@ -139,11 +148,26 @@ TEST(Checkpoints, OfOtherFilesStepOrFormatArePassedOver) {
                              std::filesystem::copy_options::overwrite_existing);
   expect_passed_over(folder.where(), "step 1");
   fresh();
-  std::string manifest = read_file(two / "MANIFEST");
-  manifest.replace(manifest.find("version 1"), 9, "version 2");
-  write_file(two / "MANIFEST", manifest);
-  expect_passed_over(folder.where(),
-                     "expected 'mora checkpoint, version 1', found 'mora checkpoint, version 2'");
+  std::filesystem::remove(two / "MANIFEST");
+  std::filesystem::create_directory(two / "MANIFEST");
+  expect_passed_over(folder.where(), "MANIFEST");
+}
+
+// Neither read, nor passed over for an older one, replaced or removed.
+TEST(Checkpoints, OfAnotherVersionAreRefusedAndStay) {
+  const TemporaryFolder folder;
+  for (const Index step : {1, 2, 3}) write_checkpoint(folder.where(), step);
+  for (const char* name : {"ckpt-1", "ckpt-3"}) {
+    std::string manifest = read_file(folder / name / "MANIFEST");
+    manifest.replace(manifest.find("version 1"), 9, "version 12");
+    write_file(folder / name / "MANIFEST", manifest);
+  }
+  const std::initializer_list<std::string_view> both = {
+      "ckpt-3", "expected 'mora checkpoint, version 1', found 'mora checkpoint, version 12'"};
+  EXPECT_TRUE(throws<FormatError>(both, [&] { (void)find_checkpoint(folder.where()); }));
+  EXPECT_TRUE(throws<FormatError>(both, [&] { write_checkpoint(folder.where(), 3); }));
+  mora::prune_checkpoints(folder.where(), 1);
+  EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-1", "ckpt-2", "ckpt-3"}));
 }
 
 TEST(CheckpointWriter, LeavesNothingWithoutCommit) {
@@ -181,7 +205,11 @@ TEST(Checkpoints, ArePrunedDownToWholeOnes) {
   const TemporaryFolder folder;
   for (const Index step : {1, 2, 3, 4, 5}) write_checkpoint(folder.where(), step);
   write_file(folder / "ckpt-2/adapter", "broken");
+  std::filesystem::remove(folder / "ckpt-2/MANIFEST");
+  std::filesystem::create_directory(folder / "ckpt-2/MANIFEST");
   write_file(folder / "ckpt-5/adapter", "broken");
+  std::filesystem::remove(folder / "ckpt-5/MANIFEST");
+  std::filesystem::create_directory(folder / "ckpt-5/MANIFEST");
   mora::prune_checkpoints(folder.where(), 2);
   EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-3", "ckpt-4", "ckpt-5"}));
   mora::prune_checkpoints(folder.where(), 1);

@@ -40,6 +40,7 @@ struct Checkpoint {
 namespace detail {
 
 inline constexpr std::string_view manifest_name = "MANIFEST";
+inline constexpr std::string_view manifest_title = "mora checkpoint, version ";
 inline constexpr std::string_view manifest_format = "mora checkpoint, version 1";
 inline constexpr Index most_manifest_bytes = 1 << 20;
 
@@ -88,10 +89,39 @@ inline constexpr Index most_manifest_bytes = 1 << 20;
 /// Removes a real folder: the manifest first, so that what is left by a kill is no
 /// checkpoint.
 inline void remove_checkpoint(const std::filesystem::path& folder) {
-  remove_file(folder / manifest_name);
+  if (!is_real_folder(folder / manifest_name)) remove_file(folder / manifest_name);
   std::error_code error;
   std::filesystem::remove_all(folder, error);
   if (error) throw FileError(folder, "cannot remove", error.value());
+}
+
+}  // namespace detail
+
+namespace detail {
+
+/// What the first line of a manifest says where it is of another version of the format; nothing
+/// where it is of this one, or no manifest.
+[[nodiscard]] inline std::optional<std::string> other_version(const Checkpoint& checkpoint) {
+  try {
+    const MappedFile manifest(checkpoint.path / manifest_name, FileAccess::copied,
+                              most_manifest_bytes);
+    const std::string_view first = manifest.text().substr(0, manifest.text().find('\n'));
+    if (!first.starts_with(manifest_title) || first == manifest_format) return {};
+    const std::string_view number = first.substr(manifest_title.size());
+    if (number.empty() || number.find_first_not_of("0123456789") != number.npos) return {};
+    return std::string(first);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+/// Throws FormatError for a checkpoint of another version, which is not to be passed over, replaced
+/// or removed as if it were damaged.
+inline void require_this_version(const Checkpoint& checkpoint) {
+  const auto other = other_version(checkpoint);
+  if (!other) return;
+  throw FormatError(checkpoint.path / manifest_name,
+                    concat("expected ", in_quotes(manifest_format), ", found ", in_quotes(*other)));
 }
 
 }  // namespace detail
@@ -165,11 +195,13 @@ struct FoundCheckpoint {
   std::vector<std::string> passed_over;
 };
 
-/// Throws FileError where the folder cannot be read; what is wrong with a checkpoint is said in the
+/// Throws FileError where the folder cannot be read, FormatError where a checkpoint newer than all
+/// whole ones is of another version of the format; what else is wrong with one is said in the
 /// result.
 [[nodiscard]] inline FoundCheckpoint find_checkpoint(const std::filesystem::path& folder) {
   FoundCheckpoint found;
   for (const Checkpoint& checkpoint : list_checkpoints(folder).checkpoints) {
+    detail::require_this_version(checkpoint);
     try {
       verify_checkpoint(checkpoint);
       found.newest = checkpoint;
@@ -182,11 +214,12 @@ struct FoundCheckpoint {
 }
 
 /// Removes all but the newest `keep` whole checkpoints, those that are not whole and older than
-/// these too; newer ones stay, to be looked at. Throws ArgumentError unless keep >= 1, FileError
-/// where the system refuses.
+/// these too; newer ones stay, to be looked at, and those of another version of the format. Throws
+/// ArgumentError unless keep >= 1, FileError where the system refuses.
 inline void prune_checkpoints(const std::filesystem::path& folder, Index keep = 2) {
   detail::require_at_least<Index>("keep", 1, keep);
   for (const Checkpoint& checkpoint : list_checkpoints(folder).checkpoints) {
+    if (detail::other_version(checkpoint)) continue;
     if (keep == 0) {
       detail::remove_checkpoint(checkpoint.path);
       continue;
@@ -194,7 +227,7 @@ inline void prune_checkpoints(const std::filesystem::path& folder, Index keep = 
     try {
       verify_checkpoint(checkpoint);
       --keep;
-    } catch (const FormatError&) {
+    } catch (const Error&) {
       continue;
     }
   }
@@ -221,7 +254,8 @@ inline void remove_leftovers(const std::filesystem::path& folder) {
 class CheckpointWriter {
  public:
   /// Makes the folder of the run unless it is there. Throws ArgumentError for a step below 0,
-  /// StateError where a whole checkpoint of that step is there, FileError where the system refuses
+  /// StateError where a whole checkpoint of that step is there, FormatError where one of another
+  /// version is, FileError where the system refuses
   /// or a file or link has its name.
   CheckpointWriter(const std::filesystem::path& folder, Index step)
       : target_(free_place(folder, step)), folder_(target_.path) {}
@@ -282,6 +316,7 @@ class CheckpointWriter {
     if (!detail::is_real_folder(place.path)) {
       throw FileError(place.path, "expected a folder or nothing, found something else", EEXIST);
     }
+    detail::require_this_version(place);
     if (!is_whole(place)) return;
     throw StateError(detail::concat(place.path.string(), ": this checkpoint is there already"));
   }
