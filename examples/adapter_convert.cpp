@@ -27,7 +27,7 @@ struct Options {
   std::optional<std::string> base;
   mora::LowRankSettings low_rank;
   std::optional<std::uint64_t> seed;
-  bool transposed = false;
+  bool transposed = false, links = false;
 };
 
 void print(const std::vector<mora::ExportedModule>& modules) {
@@ -67,7 +67,8 @@ void write_mora(const Options& o, const mora::PeftFolder& folder, mora::PeftOper
       },
       settings.op);
   const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
-  const auto exported = mora::export_mora(adapters, settings, programs::weights_of(o.base));
+  const auto exported =
+      mora::export_mora(adapters, settings, programs::weights_of(o.base, o.links));
   mora::save_peft(exported.adapters, o.out, settings_of(o, folder));
   print(exported.modules);
 }
@@ -77,7 +78,8 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
   if (gguf && !o.base) throw mora::ArgumentError("--to gguf needs --base");
   if (o.seed) throw mora::ArgumentError("--seed is for random_sharing");
   const auto adapters = folder.adapters<double>(programs::shapes_of(folder, o.base));
-  const auto exported = mora::export_lora(adapters, o.low_rank, programs::weights_of(o.base));
+  const auto exported =
+      mora::export_lora(adapters, o.low_rank, programs::weights_of(o.base, o.links));
   if (gguf) {
     mora::save_gguf_adapter(
         exported.adapters,
@@ -114,8 +116,10 @@ int main(int count, char** arguments) {
   app.add_option("--error", o.low_rank.relative_error,
                  "The smallest rank with this relative error");
   app.add_option("--seed", o.seed, "Of random_sharing; else 0");
+  app.add_flag("--links", o.links, "Follow links to the weights, as in Hugging Face's cache");
   app.add_flag("--transposed", o.transposed, "The adapter is a MoRA of PaddleNLP");
   return programs::run(app, count, arguments, [&] {
+    programs::refuse_idle(app, !o.base, "--links", "--base");
     const auto op = mora::peft_operator(o.form);
     if (!op && o.form != "lora" && o.form != "gguf") {
       throw mora::ArgumentError("--to: expected lora, gguf, " + mora::peft_operator_names() +

@@ -39,14 +39,16 @@ int main(int count, char** arguments) {
       "adapter_info");
   std::string adapter;
   std::optional<std::string> base, spectrum;
-  bool transposed = false;
+  bool transposed = false, links = false;
   app.add_option("adapter", adapter, "Folder with adapter_config.json")->required();
   app.add_option("--base", base,
                  "Folder of the model: its config.json for all but LoRA, its weights for DoRA and "
                  "HiRA");
   app.add_option("--spectrum", spectrum, "CSV file to write all singular values to");
+  app.add_flag("--links", links, "Follow links to the weights, as in Hugging Face's cache");
   app.add_flag("--transposed", transposed, "The adapter is a MoRA of PaddleNLP");
   return programs::run(app, count, arguments, [&] {
+    programs::refuse_idle(app, !base, "--links", "--base");
     if (spectrum) programs::require_new(*spectrum);
     const mora::PeftFolder folder(adapter, {.transposed = transposed});
     programs::print_warnings(folder.warnings());
@@ -55,7 +57,7 @@ int main(int count, char** arguments) {
                    "there are no norms and ranks\n";
     }
     const auto adapters = folder.adapters<double>(programs::shapes_of(folder, base));
-    const auto weight = programs::weights_of(base);
+    const auto weight = programs::weights_of(base, links);
     std::ostringstream values;
     values << "module,index,singular_value\n";
     mora::Index total = 0;

@@ -44,6 +44,7 @@ int main(int count, char** arguments) {
     if (finite) model.require_finite();
     mora::Index percent = 0;
     mora::MergeFolderSettings settings{.links = links};
+    settings.warning = [](const std::string& text) { programs::print_warnings({text}); };
     if (most_error) settings.most_rounding_error = *most_error;
     settings.progress = [&](mora::Index done, mora::Index all) {
       if (quiet || done * 100 / all < percent + 5) return;
@@ -51,8 +52,8 @@ int main(int count, char** arguments) {
       std::cerr << percent << " %\n";
     };
     const auto merge_in = [&]<class T>(T) {
-      const auto adapters = folder.adapters<T>(mora::layer_shapes(model.config()));
-      return mora::merge_folder(base, adapters, merged, settings);
+      const auto updates = folder.updates<T>(mora::layer_shapes(model.config()));
+      return mora::merge_folder(base, updates, merged, settings);
     };
     // Float is exact enough where the weights have 16 bits or fewer.
     const bool narrow = std::ranges::all_of(model.tensors().tensors(), [](const auto& tensor) {

@@ -94,15 +94,16 @@ inline void require_new(const std::filesystem::path& place) {
 }
 
 /// The base model's weights, where there is one: for DoRA and HiRA, whose updates depend on them.
+/// `links`: see mora::ShardedTensorsSettings.
 [[nodiscard]] inline mora::WeightOf<double> weights_of(
-    const std::optional<std::filesystem::path>& base) {
+    const std::optional<std::filesystem::path>& base, bool links) {
   if (!base) return {};
   // Opened when the first is asked for, as most adapters need none.
-  return [base = *base, tensors = std::shared_ptr<const mora::ShardedTensors>()](
+  return [base = *base, links, tensors = std::shared_ptr<const mora::ShardedTensors>()](
              const std::string& module) mutable {
     if (!tensors) {
       tensors = std::make_shared<const mora::ShardedTensors>(
-          base, mora::ShardedTensorsSettings{.access = mora::FileAccess::mapped, .links = true});
+          base, mora::ShardedTensorsSettings{.access = mora::FileAccess::mapped, .links = links});
     }
     const mora::StoredTensor tensor = tensors->tensor(module + ".weight");
     const auto& shape = tensor.shape();

@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <mora/adapters/full.hpp>
 #include <mora/adapters/lora.hpp>
 #include <mora/adapters/mora.hpp>
 #include <mora/io/llama/llama_folder.hpp>
 #include <mora/io/llama/merge_folder.hpp>
+#include <mora/io/peft/peft_folder.hpp>
 #include <mora/operators/sharing.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -200,6 +207,191 @@ TEST(MergeFolder, MergesALargeTensorPieceByPiece) {
     EXPECT_TRUE(near<double>(report[0].update_norm, update.norm(), update.norm()));
     EXPECT_NEAR(report[0].rounding_error, (found - wanted).norm() / update.norm(), 1e-9);
   }
+}
+
+/// A folder with one file of matrices of ones, and what it says of itself.
+void write_ones(const path& folder, const std::vector<std::string>& modules, mora::Index rows,
+                mora::Index cols, mora::Dtype dtype, const mora::TextMap& metadata = {}) {
+  std::filesystem::create_directory(folder);
+  std::vector<mora::TensorInfo> infos;
+  for (const std::string& module : modules) {
+    infos.push_back({module + ".weight", dtype, {rows, cols}});
+  }
+  mora::SafetensorsWriter writer(folder / "model.safetensors", infos, metadata);
+  const std::vector<float> ones(static_cast<std::size_t>(cols), 1.0f);
+  for (const std::string& module : modules) {
+    for (mora::Index row = 0; row < rows; ++row) {
+      writer.write(module + ".weight", std::span<const float>(ones));
+    }
+  }
+  writer.commit();
+}
+
+/// A LoRA that adds 1 to every number of a matrix.
+[[nodiscard]] AnyAdapter<float> plus_one(mora::Index rows, mora::Index cols) {
+  return AnyAdapter<float>(mora::LoraAdapter<float>(
+      Matrix<float>::Ones(1, cols), Matrix<float>::Ones(rows, 1), {.rank = 1, .alpha = 1.0}));
+}
+
+TEST(MergeFolder, HasOneAdapterInMemoryAtATime) {
+  const TemporaryFolder out;
+  write_ones(out / "base", {"a", "b", "c"}, 3, 2, mora::Dtype::f32);
+  int alive = 0, most = 0;
+  std::vector<mora::ModuleUpdate<float>> updates;
+  for (const char* module : {"a", "b", "c"}) {
+    updates.push_back({.module = module, .adapter = [&] {
+                         most = std::max(most, ++alive);
+                         return std::shared_ptr<const AnyAdapter<float>>(
+                             new AnyAdapter<float>(plus_one(3, 2)),
+                             [&](const AnyAdapter<float>* adapter) {
+                               --alive;
+                               delete adapter;
+                             });
+                       }});
+  }
+  EXPECT_EQ(mora::merge_folder(out / "base", updates, out / "merged").size(), 3u);
+  EXPECT_EQ(alive, 0);
+  EXPECT_EQ(most, 1);
+  EXPECT_EQ(ShardedTensors(out / "merged").tensor("c.weight").numbers<float>().values[5], 2.0f);
+}
+
+TEST(MergeFolder, TakesFromAPeftFolderWhatItsAdaptersAre) {
+  const std::pair<const char*, const char*> folders[] = {{"modules_to_save", "untied_f16"},
+                                                         {"tied_embedding", "tied_bf16_shards"}};
+  for (const auto& [adapter, model] : folders) {
+    SCOPED_TRACE(adapter);
+    const TemporaryFolder out;
+    const path base = stored_llama(model);
+    const mora::PeftFolder folder(path(MORA_FIXTURES) / "peft_folders" / adapter);
+    const auto layers = mora::layer_shapes(mora::LlamaFolder(base).config());
+    const auto one = mora::merge_folder(base, folder.adapters<float>(layers), out / "one");
+    const auto two = mora::merge_folder(base, folder.updates<float>(layers), out / "two");
+    ASSERT_EQ(one.size(), two.size());
+    for (std::size_t i = 0; i < one.size(); ++i) {
+      EXPECT_EQ(one[i].module, two[i].module);
+      EXPECT_EQ(one[i].update_norm, two[i].update_norm);
+      EXPECT_EQ(one[i].rounding_error, two[i].rounding_error);
+    }
+    const ShardedTensors expected(out / "one"), found(out / "two");
+    ASSERT_EQ(expected.size(), found.size());
+    for (const mora::StoredTensor& tensor : expected.tensors()) {
+      EXPECT_TRUE(found.tensor(tensor.name()).equals(tensor)) << tensor.name();
+    }
+  }
+}
+
+/// Bytes of a line of /proc/self/status: "VmHWM", "VmRSS".
+[[nodiscard]] mora::Index memory_of_this_process(std::string_view what) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(what)) return 1024 * std::stoll(line.substr(what.size() + 1));
+  }
+  return 0;
+}
+
+// Whole weights of 16 MB each in float: neither a matrix of one nor its file's pages stay.
+TEST(MergeFolder, KeepsNoWholeWeightInMemory) {
+  std::ofstream reset("/proc/self/clear_refs");
+  reset << 5 << std::flush;
+  if (!reset) GTEST_SKIP() << "the peak of memory cannot be reset here";
+  const TemporaryFolder out;
+  const mora::Index rows = 4096, cols = 1024;
+  const std::vector<std::string> modules = {"a", "b", "c"};
+  write_ones(out / "base", modules, rows, cols, mora::Dtype::bf16);
+  write_ones(out / "whole", modules, rows, cols, mora::Dtype::f32);
+  const mora::SafetensorsFile whole(out / "whole/model.safetensors");
+  std::vector<mora::ModuleUpdate<float>> updates;
+  for (const std::string& module : modules) {
+    updates.push_back({.module = module, .weight = whole.tensor(module + ".weight")});
+  }
+  reset << 5 << std::flush;
+  const mora::Index before = memory_of_this_process("VmRSS:");
+  (void)mora::merge_folder(out / "base", updates, out / "merged");
+  EXPECT_LT(memory_of_this_process("VmHWM:") - before, 16 << 20);
+}
+
+TEST(MergeFolder, RefusesWholeWeightsThatDoNotFit) {
+  const TemporaryFolder out;
+  write_ones(out / "base", {"a"}, 3, 2, mora::Dtype::f32);
+  write_ones(out / "other", {"a"}, 2, 3, mora::Dtype::f32);
+  const mora::SafetensorsFile other(out / "other/model.safetensors");
+  const std::vector<mora::ModuleUpdate<float>> updates = {
+      {.module = "a", .weight = other.tensor("a.weight")}};
+  EXPECT_TRUE(throws<mora::FormatError>({"base", "expected shape [2, 3], found [3, 2]"}, [&] {
+    (void)mora::merge_folder(out / "base", updates, out / "merged");
+  }));
+  EXPECT_EQ(out.names(), (std::vector<std::string>{"base", "other"}));
+}
+
+// 138: what any file of the machine contains is not for a model that others get.
+TEST(MergeFolder, CopiesNoLinksUnlessAsked) {
+  const TemporaryFolder out;
+  write_ones(out / "base", {"a"}, 3, 2, mora::Dtype::f32);
+  write_file(out / "secret", "secret");
+  write_file(out / "base/notes", "notes");
+  std::filesystem::create_symlink("notes", out / "base/same");
+  const std::vector<NamedAdapter<float>> adapters = {{"a", plus_one(3, 2)}};
+  const auto merge = [&](bool links) {
+    (void)mora::merge_folder(out / "base", adapters, out / "merged", {.links = links});
+  };
+  const path file = out / "base/tokenizer.json";
+  const auto expect_refused = [&](std::string_view found) {
+    EXPECT_TRUE(throws<mora::FormatError>(
+        {file.string(), found, "links = true in the library, --links of the programs"},
+        [&] { merge(false); }));
+    EXPECT_FALSE(std::filesystem::exists(out / "merged"));
+  };
+  std::filesystem::create_symlink("../secret", file);
+  expect_refused("found a link to");
+  std::filesystem::remove(file);
+  std::filesystem::create_hard_link(out / "secret", file);
+  expect_refused("found 2 hard links");
+  merge(true);
+  EXPECT_EQ(read_file(out / "merged/tokenizer.json"), "secret");
+  EXPECT_EQ(read_file(out / "merged/same"), "notes");
+}
+
+/// A process that has ended.
+[[nodiscard]] pid_t ended_process() {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  return child;
+}
+
+// 156: also what is left of a process that was killed.
+TEST(MergeFolder, SaysWhatItLeavesAlone) {
+  const TemporaryFolder out;
+  write_ones(out / "base", {"a"}, 3, 2, mora::Dtype::f32, {{"format", "np"}, {"by", "somebody"}});
+  for (const char* folder : {"base/original", "base/.cache"}) {
+    std::filesystem::create_directory(out / folder);
+  }
+  write_file(out / "base/training.bin", "weights?");
+  const std::string dead = "merged.tmp-" + std::to_string(ended_process()) + "-0";
+  const std::string own = "merged.tmp-" + std::to_string(::getpid()) + "-0";
+  const std::string living = "merged.tmp-" + std::to_string(::getppid()) + "-1";
+  for (const std::string& name : {dead, own, living, std::string("merged.tmp-x-0")}) {
+    std::filesystem::create_directory(out / name);
+  }
+  std::vector<std::string> warnings;
+  (void)mora::merge_folder<float>(
+      out / "base", std::vector<NamedAdapter<float>>{{"a", plus_one(3, 2)}}, out / "merged",
+      {.warning = [&](const std::string& text) { warnings.push_back(text); }});
+  const auto warned = [&](const std::string& name, std::string_view of) {
+    return std::ranges::count_if(warnings, [&](const std::string& text) {
+      return text.starts_with((out / name).string() + ": ") && text.find(of) != text.npos;
+    });
+  };
+  EXPECT_EQ(warnings.size(), 4u) << testing::PrintToString(warnings);
+  EXPECT_EQ(warned("base/original", "not copied, as it is a folder"), 1);
+  EXPECT_EQ(warned("base/training.bin", "not copied"), 1);
+  EXPECT_EQ(warned(dead, "left by a process that ended"), 1);
+  EXPECT_EQ(warned(living, "or still written"), 1);
+  for (const std::string& name : {dead, own, living}) {
+    EXPECT_TRUE(std::filesystem::exists(out / name));
+  }
+  EXPECT_EQ(mora::SafetensorsFile(out / "merged/model.safetensors").metadata(),
+            (mora::TextMap{{"format", "np"}, {"by", "somebody"}}));
 }
 
 // Each thread writes its own pieces, of which those beyond the limit fail.

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <set>
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "mora/io/atomic_file.hpp"
 
@@ -34,24 +42,45 @@ inline void sync_file(const std::filesystem::path& path) {
   if (!file.close()) throw FileError(path, "cannot close", errno);
 }
 
+/// Its whole name, without a slash behind.
+[[nodiscard]] inline std::filesystem::path absolute_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  const auto whole = std::filesystem::absolute(folder, error).lexically_normal();
+  if (error) throw FileError(folder, "cannot find the working folder", error.value());
+  return whole.has_filename() ? whole : whole.parent_path();
+}
+
+/// What stands between the target's name and the number of the process that fills a folder for it.
+inline constexpr const char* temporary_mark = ".tmp-";
+
+/// The process in `<process>-<number>`; 0 for anything else.
+[[nodiscard]] inline pid_t process_of(std::string_view text) {
+  const char* const end = text.data() + text.size();
+  pid_t process = 0;
+  unsigned number = 0;
+  const auto first = std::from_chars(text.data(), end, process);
+  if (first.ec != std::errc() || first.ptr == end || *first.ptr != '-' || process < 1) return 0;
+  const auto second = std::from_chars(first.ptr + 1, end, number);
+  return second.ec == std::errc() && second.ptr == end ? process : 0;
+}
+
 }  // namespace detail
 
 /// A folder of files that appears whole or not at all. It is filled under another name beside its
-/// target, `<target>.tmp-<process>-<number>`, and renamed by commit(); without that it vanishes.
+/// target, `<target>.tmp-<process>-<number>`, and renamed by commit(); without that it vanishes. A
+/// process that is killed leaves it behind (folders_left_beside).
 class AtomicFolder {
  public:
   /// Makes the folders that the target is in unless they are there. Throws FileError where the
   /// system refuses.
   explicit AtomicFolder(const std::filesystem::path& target) {
     std::error_code error;
-    target_ = std::filesystem::absolute(target, error).lexically_normal();
-    if (error) throw FileError(target, "cannot find the working folder", error.value());
-    if (!target_.has_filename()) target_ = target_.parent_path();
+    target_ = detail::absolute_folder(target);
     make_folder(target_.parent_path());
     constexpr int most_names = 10'000;
     for (int number = 0; number < most_names; ++number) {
       temporary_ = target_;
-      temporary_ += detail::concat(".tmp-", ::getpid(), "-", number);
+      temporary_ += detail::concat(detail::temporary_mark, ::getpid(), "-", number);
       if (std::filesystem::create_directory(temporary_, error)) return;
       if (error) throw FileError(temporary_, "cannot make this folder", error.value());
     }
@@ -96,5 +125,44 @@ class AtomicFolder {
   std::filesystem::path temporary_;
   bool committed_ = false;
 };
+
+/// A folder that an AtomicFolder of another process has filled, or is filling.
+struct FolderLeft {
+  std::filesystem::path path;
+  pid_t process = 0;
+  bool ended = false;  ///< There is no such process here; a number may have a new owner.
+
+  /// For people.
+  [[nodiscard]] std::string text() const {
+    return detail::concat(path.string(), ": ",
+                          ended ? "left by a process that ended" : "a leftover, or still written",
+                          ended ? "" : " by the process of that number", " (", process,
+                          "); it may be removed when no other program is writing it");
+  }
+};
+
+/// Those beside `target`, by name; nothing is removed. None where their folder cannot be read.
+[[nodiscard]] inline std::vector<FolderLeft> folders_left_beside(
+    const std::filesystem::path& target) {
+  const std::filesystem::path whole = detail::absolute_folder(target);
+  const std::string start = whole.filename().string() + detail::temporary_mark;
+  std::vector<FolderLeft> left;
+  std::error_code error;
+  std::filesystem::directory_iterator at(whole.parent_path(), error);
+  for (; !error && at != std::filesystem::directory_iterator(); at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (!name.starts_with(start)) continue;
+    const pid_t process = detail::process_of(std::string_view(name).substr(start.size()));
+    std::error_code unknown;
+    if (process == 0 || process == ::getpid() ||
+        !std::filesystem::is_directory(at->symlink_status(unknown))) {
+      continue;
+    }
+    const bool ended = ::kill(process, 0) != 0 && errno == ESRCH;
+    left.push_back({.path = at->path(), .process = process, .ended = ended});
+  }
+  std::ranges::sort(left, {}, &FolderLeft::path);
+  return left;
+}
 
 }  // namespace mora::inline MORA_ABI

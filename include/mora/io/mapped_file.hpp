@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -17,6 +18,7 @@
 
 #if __has_include(<sys/mman.h>)
 #include <sys/mman.h>
+#include <unistd.h>
 #else
 #include <fstream>
 #endif
@@ -32,6 +34,25 @@ enum class FileAccess {
   mapped,
   copied,  ///< As a copy, which what happens to the file later does not change.
 };
+
+namespace detail {
+
+/// Gives the memory of whole pages of a mapped file back; they are read again when they are used.
+/// Only for bytes of a mapping: other memory would lose its contents.
+inline void release_mapped(std::span<const std::byte> bytes) {
+#if __has_include(<sys/mman.h>)
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+  const std::uintptr_t first = (address + page - 1) / page * page;
+  const std::uintptr_t last = (address + bytes.size()) / page * page;
+  // Advice: where it is refused, more memory stays in use.
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+#else
+  (void)bytes;
+#endif
+}
+
+}  // namespace detail
 
 /// The bytes of a regular file that is not empty, read only: a handle, whose copies share them.
 class MappedFile {
@@ -54,6 +75,8 @@ class MappedFile {
   }
   [[nodiscard]] Index size() const { return std::ssize(bytes()); }
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  /// Whether they are the file's own pages, not a copy.
+  [[nodiscard]] bool mapped() const { return mapped_; }
 
   /// Keeps the bytes alive, for who keeps pointers into them.
   [[nodiscard]] std::shared_ptr<const void> owner() const { return data_; }
@@ -92,6 +115,7 @@ class MappedFile {
     if (memory == MAP_FAILED) throw FileError(path_, "cannot map", errno);
     data_ = {static_cast<const std::byte*>(memory),
              [size = size_](const std::byte* p) { ::munmap(const_cast<std::byte*>(p), size); }};
+    mapped_ = true;
   }
 
   void copy(const detail::Descriptor& file) {
@@ -128,6 +152,7 @@ class MappedFile {
   std::filesystem::path path_;
   std::shared_ptr<const std::byte> data_;
   std::size_t size_ = 0;
+  bool mapped_ = false;
   Index most_bytes_;
 };
 

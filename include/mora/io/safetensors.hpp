@@ -39,7 +39,8 @@ class SafetensorsFile {
   /// A file that is in memory, kept there by `owner`; `name` is for messages.
   SafetensorsFile(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
                   std::filesystem::path name)
-      : contents_(std::make_shared<const Contents>(bytes, std::move(owner), std::move(name))) {}
+      : contents_(
+            std::make_shared<const Contents>(bytes, std::move(owner), std::move(name), false)) {}
 
   // Moving copies, so that there is no state without a file.
   SafetensorsFile(const SafetensorsFile&) = default;
@@ -82,9 +83,10 @@ class SafetensorsFile {
  private:
   struct Contents {
     Contents(std::span<const std::byte> bytes, std::shared_ptr<const void> owner_of_bytes,
-             std::filesystem::path name)
+             std::filesystem::path name, bool pages)
         : path(std::move(name)),
           owner(std::move(owner_of_bytes)),
+          mapped(pages),
           header(parse_safetensors_header(bytes, path)),
           data(bytes.subspan(static_cast<std::size_t>(header.size))),
           by_name(header.entries.size()) {
@@ -96,18 +98,21 @@ class SafetensorsFile {
 
     std::filesystem::path path;
     std::shared_ptr<const void> owner;
+    bool mapped;
     SafetensorsHeader header;
     std::span<const std::byte> data;
     std::vector<std::size_t> by_name;
   };
 
   explicit SafetensorsFile(const MappedFile& file)
-      : SafetensorsFile(file.bytes(), file.owner(), file.path()) {}
+      : contents_(std::make_shared<const Contents>(file.bytes(), file.owner(), file.path(),
+                                                   file.mapped())) {}
 
   [[nodiscard]] StoredTensor handle(const SafetensorsEntry& entry) const {
     return {contents_, contents_->path, entry.info,
             contents_->data.subspan(static_cast<std::size_t>(entry.begin),
-                                    static_cast<std::size_t>(entry.end - entry.begin))};
+                                    static_cast<std::size_t>(entry.end - entry.begin)),
+            contents_->mapped};
   }
 
   std::shared_ptr<const Contents> contents_;

@@ -62,29 +62,37 @@ using Shards = std::map<std::string, SafetensorsFile, std::less<>>;
   return all;
 }
 
-/// Where a shard is, which must not be outside its folder unless told.
-[[nodiscard]] inline std::filesystem::path shard_path(const std::filesystem::path& index,
-                                                      const std::string& name, bool links) {
-  const std::filesystem::path folder = index.has_parent_path() ? index.parent_path() : ".";
+/// Where a file of a folder is, which must not be outside it unless told. `doing` is for the
+/// message where the file cannot be found.
+[[nodiscard]] inline std::filesystem::path path_in_folder(const std::filesystem::path& folder,
+                                                          const std::filesystem::path& name,
+                                                          bool links, std::string_view doing) {
+  constexpr const char* follow =
+      " (to be followed: links = true in the library, --links of the programs)";
   const std::filesystem::path file = folder / name;
   std::error_code error;
   std::filesystem::path real = std::filesystem::canonical(file, error);
-  if (error) {
-    throw FileError(file, concat("cannot open this shard of ", index.string()), error.value());
-  }
+  if (error) throw FileError(file, doing, error.value());
   if (links) return real;
   if (real.parent_path() != std::filesystem::canonical(folder, error) || error) {
-    throw FormatError(file, concat("expected a file in its folder, found a link to ", real.string(),
-                                   " (to be followed, set links = true)"));
+    throw FormatError(
+        file, concat("expected a file in its folder, found a link to ", real.string(), follow));
   }
   if (std::filesystem::is_regular_file(real, error)) {
     const auto names = std::filesystem::hard_link_count(real, error);
     if (names > 1 && !error) {
-      throw FormatError(file, concat("expected a file with 1 name, found ", names,
-                                     " hard links (to be followed, set links = true)"));
+      throw FormatError(
+          file, concat("expected a file with 1 name, found ", names, " hard links", follow));
     }
   }
   return real;
+}
+
+/// The same of a shard that an index names.
+[[nodiscard]] inline std::filesystem::path shard_path(const std::filesystem::path& index,
+                                                      const std::string& name, bool links) {
+  return path_in_folder(index.has_parent_path() ? index.parent_path() : ".", name, links,
+                        concat("cannot open this shard of ", index.string()));
 }
 
 }  // namespace detail

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "mora/io/error.hpp"
+#include "mora/io/mapped_file.hpp"
 #include "mora/io/tensor_info.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -52,10 +53,11 @@ struct SharedNumbers {
 /// A tensor of a file: a handle, which keeps the file's bytes alive.
 class StoredTensor {
  public:
-  /// `info` and `file` live as long as `owner`. For readers of files, which have checked all of it.
+  /// `info` and `file` live as long as `owner`; `mapped`: the bytes are pages of a mapped file. For
+  /// readers of files, which have checked all of it.
   StoredTensor(std::shared_ptr<const void> owner, const std::filesystem::path& file,
-               const TensorInfo& info, std::span<const std::byte> bytes)
-      : owner_(std::move(owner)), file_(&file), info_(&info), bytes_(bytes) {}
+               const TensorInfo& info, std::span<const std::byte> bytes, bool mapped = false)
+      : owner_(std::move(owner)), file_(&file), info_(&info), bytes_(bytes), mapped_(mapped) {}
 
   // Moving copies, so that there is no state without a tensor.
   StoredTensor(const StoredTensor&) = default;
@@ -72,6 +74,16 @@ class StoredTensor {
   [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
   [[nodiscard]] const std::filesystem::path& file() const { return *file_; }
   [[nodiscard]] const std::shared_ptr<const void>& owner() const { return owner_; }
+
+  /// Gives memory back that holds the file's pages: of all bytes, or of `count` from `first` on.
+  /// They are read again when they are used. Without effect on a copy, whose bytes have no other
+  /// place.
+  void release_pages() const { release_pages(0, std::ssize(bytes_)); }
+  void release_pages(Index first, Index count) const {
+    if (!mapped_) return;
+    detail::release_mapped(
+        bytes_.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+  }
 
   /// Whether the other has the same dtype, shape and bytes.
   [[nodiscard]] bool equals(const StoredTensor& other) const {
@@ -160,6 +172,7 @@ class StoredTensor {
   const std::filesystem::path* file_;
   const TensorInfo* info_;
   std::span<const std::byte> bytes_;
+  bool mapped_;
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -74,9 +74,13 @@ class LlamaFolder {
   [[nodiscard]] const std::vector<std::string>& warnings() const { return file_.warnings; }
 
   /// For those who want it strictly: throws FormatError naming file, tensor and number for the
-  /// first weight that is NaN or infinite. Reads all of them.
+  /// first weight that is NaN or infinite. Reads all of them, one in memory at a time.
   void require_finite() const {
-    for (const LlamaTensor& wanted : table_.all()) tensors_.tensor(wanted.name).require_finite();
+    for (const LlamaTensor& wanted : table_.all()) {
+      const StoredTensor tensor = tensors_.tensor(wanted.name);
+      tensor.require_finite();
+      tensor.release_pages();
+    }
   }
 
   /// The model. Where a file has numbers of T at an aligned address they are used in place, and the

@@ -9,7 +9,10 @@ namespace mora::inline MORA_ABI::detail {
 /// FormatError unless both have the same numbers: what a model of others computes depends on the
 /// reader, as transformers 4 takes the embedding, and 5 the stored head.
 inline void require_tied_numbers(const StoredTensor& embedding, const StoredTensor& head) {
-  if (head.equals(embedding)) return;
+  const bool equal = head.equals(embedding);
+  head.release_pages();
+  embedding.release_pages();
+  if (equal) return;
   throw FormatError(
       head.file(), concat("tensor ", in_quotes(head.name())),
       concat("expected the numbers of ", in_quotes(embedding.name()),

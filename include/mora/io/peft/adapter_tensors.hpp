@@ -37,6 +37,12 @@ class PeftModule {
   }
   /// The module itself is stored, not an adapter for it.
   [[nodiscard]] bool saved() const { return (*this)[PeftRole::weight] || (*this)[PeftRole::bias]; }
+  /// Of all of them: see StoredTensor.
+  void release_pages() const {
+    for (const auto& tensor : tensors_) {
+      if (tensor) tensor->release_pages();
+    }
+  }
   /// Any of them, for messages.
   [[nodiscard]] const StoredTensor& any() const {
     return **std::find_if(tensors_.begin(), tensors_.end(), [](const auto& t) { return t; });
@@ -233,7 +239,10 @@ class PeftTensorRules {
     const StoredTensor& a = *module[PeftRole::a];
     const StoredTensor& b = *module[PeftRole::b];
     b.require_shape(a.shape());
-    if (!b.equals(a)) {
+    const bool equal = b.equals(a);
+    a.release_pages();
+    b.release_pages();
+    if (!equal) {
       fail_tensor(b, "expected the numbers of ", in_quotes(a.name()),
                   ", as both are MoRA's one matrix, found others");
     }

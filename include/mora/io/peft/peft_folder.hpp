@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <map>
+#include <memory>
 #include <set>
 #include <span>
 #include <string>
@@ -26,6 +27,7 @@
 #include "mora/io/peft/adapter_tensors.hpp"
 #include "mora/io/peft/config_file.hpp"
 #include "mora/io/peft/layer_shape.hpp"
+#include "mora/io/peft/module_update.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -79,6 +81,40 @@ class PeftFolder {
   /// other.
   template <Real T>
   [[nodiscard]] std::vector<NamedAdapter<T>> adapters(std::span<const LayerShape> layers) const {
+    std::vector<NamedAdapter<T>> all;
+    for (const auto& [layer, module] : fitting(layers)) {
+      AnyAdapter<T> adapter = make<T>(*layer, *module);
+      const double dropout = adapter.additive() ? config_.dropout : 0.0;
+      all.push_back({layer->module, std::move(adapter), dropout});
+    }
+    return all;
+  }
+
+  /// The same for merging, of which no more than one module has to be in memory at a time: its
+  /// adapter is made when it is asked for, and no whole weight ever. Valid while the folder lives
+  /// and stays in its place. Throws as adapters().
+  template <Real T>
+  [[nodiscard]] std::vector<ModuleUpdate<T>> updates(std::span<const LayerShape> layers) const {
+    std::vector<ModuleUpdate<T>> all;
+    for (const auto& [layer, module] : fitting(layers)) {
+      ModuleUpdate<T>& update = all.emplace_back(ModuleUpdate<T>{.module = layer->module});
+      if (module->saved() && !(*module)[detail::PeftRole::bias]) {
+        update.weight = *(*module)[detail::PeftRole::weight];
+        continue;
+      }
+      update.adapter = [this, shape = *layer, tensors = module] {
+        auto adapter = std::make_shared<const AnyAdapter<T>>(make<T>(shape, *tensors));
+        tensors->release_pages();
+        return adapter;
+      };
+    }
+    return all;
+  }
+
+ private:
+  /// The modules that adapters are made of, sorted by name, and checked.
+  [[nodiscard]] std::vector<std::pair<const LayerShape*, const detail::PeftModule*>> fitting(
+      std::span<const LayerShape> layers) const {
     std::map<std::string_view, const LayerShape*> shapes;
     std::set<std::string_view> tied;
     for (const LayerShape& layer : layers) {
@@ -94,18 +130,14 @@ class PeftFolder {
       require_fits(*shape->second, module);
     }
     for (const LayerShape& layer : layers) require_tied(layer);
-    std::vector<NamedAdapter<T>> all;
+    std::vector<std::pair<const LayerShape*, const detail::PeftModule*>> all;
     for (const auto& [name, module] : modules_) {
-      const LayerShape& layer = *shapes.at(name);
-      if (!layer.tied_to.empty()) continue;
-      AnyAdapter<T> adapter = make<T>(layer, module);
-      const double dropout = adapter.additive() ? config_.dropout : 0.0;
-      all.push_back({name, std::move(adapter), dropout});
+      const LayerShape* const layer = shapes.at(name);
+      if (layer->tied_to.empty()) all.emplace_back(layer, &module);
     }
     return all;
   }
 
- private:
   [[nodiscard]] static PeftConfig read_config(const std::filesystem::path& folder,
                                               const Settings& settings) {
     const std::filesystem::path path = folder / "adapter_config.json";
@@ -276,7 +308,10 @@ class PeftFolder {
     }
     const StoredTensor& weight = *mine->second[detail::PeftRole::weight];
     const StoredTensor& twin = *other->second[detail::PeftRole::weight];
-    if (weight.equals(twin)) return;
+    const bool equal = weight.equals(twin);
+    weight.release_pages();
+    twin.release_pages();
+    if (equal) return;
     detail::fail_tensor(weight, "expected the numbers of ", detail::in_quotes(twin.name()),
                         ", to which its module is tied in this model, found others");
   }
