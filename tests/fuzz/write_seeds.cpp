@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "support/files.hpp"
 #include "support/safetensors_cases.hpp"
@@ -49,6 +50,16 @@ int main(int count, char** arguments) {
         R"({"peft_type":"MORA","mora_operator":"random_sharing","mora_seed":7,)"
         R"("mora_rounding":"paper","mora_scale":0.5,"rank_pattern":{"q_proj":2},)"
         R"("mora_scale_pattern":{"q_proj":2},"target_modules":["q_proj"]})");
+    const std::vector<std::string> targets = {
+        R"json("all-linear")json",
+        R"json(".*\\.(q|v)_proj","exclude_modules":"^(?:model\\.)?layers\\.\\d{1,2}\\..*$")json",
+        R"json("(?P<any>[^]a-c\\w-]+?|\\A\\S{2,}\\Z)*(.*)*q_proj")json",
+        R"json("((((a{9}){9}){9}?|()b?)*[)")json",
+    };
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      mora_tests::write_file(folder / "peft_config" / ("targets-" + std::to_string(i)),
+                             R"({"peft_type":"LORA","target_modules":)" + targets[i] + "}");
+    }
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;

@@ -327,9 +327,20 @@ TEST_F(PeftConfigTest, Case119TargetModules) {
   EXPECT_FALSE(config().targets("model.layers.0.self_attn.xq_proj"));
   EXPECT_TRUE(config().targets("model.layers.0.mlp.up_proj"));
   EXPECT_FALSE(config().targets("model.layers.0.up_proj"));
-  for (const char* const text : {"all-linear", ".*q_proj"}) {
+  set("target_modules", ".*q_proj");
+  EXPECT_TRUE(config().targets("model.layers.0.self_attn.q_proj"));
+  EXPECT_FALSE(config().targets("model.layers.0.self_attn.q_proj2"));
+  EXPECT_FALSE(config().targets("model.layers.0.mlp.up_proj"));
+  EXPECT_FALSE(config().targets("\xc3\xa4.q_proj"));  // as far as is known here
+  set("modules_to_save", {"layers.0"});
+  change_config([](Json& json) { json["target_modules"] = ".*q_proj"; });
+  EXPECT_FALSE(config().targets("model.layers.0.self_attn.q_proj"));
+  for (const char* const text : {"all-linear", "All-LINEAR"}) {
     set("target_modules", text);
-    EXPECT_TRUE(config().targets_by_expression);
+    EXPECT_TRUE(config().targets("model.layers.0.self_attn.q_proj"));
+    EXPECT_TRUE(config().targets("model.lm_head2"));
+    EXPECT_FALSE(config().targets("lm_head"));
+    EXPECT_FALSE(config().targets("language_model.lm_head"));
   }
   for (const Json& none : {Json(), Json::array()}) {
     set("target_modules", none);
@@ -343,20 +354,56 @@ TEST_F(PeftConfigTest, Case119TargetModules) {
   EXPECT_TRUE(refused("target_modules'", {"expected a list of strings"}));
 }
 
-TEST_F(PeftConfigTest, Case120ExpressionsAreNeverEvaluated) {
+TEST_F(PeftConfigTest, Case120ExpressionsTakeNoLongerThanTheirStatesTimesTheName) {
+  const std::string name = std::string(100'000, 'x') + ".q_proj";
+  set("target_modules", "(.*)*q_proj");
+  EXPECT_TRUE(config().targets(name));
+  EXPECT_FALSE(config().targets(name + "2"));
+  set("exclude_modules", "(.*)*q_proj");
+  EXPECT_FALSE(config().targets(name));
+  EXPECT_EQ(config().warnings, std::vector<std::string>{});
   const std::string brackets(100'000, '(');
   for (const std::string& text :
        {std::string("(.*)*q_proj"), std::string(100'000, 'a'), brackets + ".*"}) {
-    set("target_modules", text);
-    EXPECT_TRUE(config().targets(std::string(100'000, 'x') + ".q_proj"));
     set("rank_pattern", {{text + '*', 2}});
     EXPECT_TRUE(refused("rank_pattern.", {"regular expressions are not supported"}));
     set("alpha_pattern", {{text + '*', 2}});
     EXPECT_TRUE(refused("alpha_pattern.", {"regular expressions are not supported"}));
+    if (text.size() < 100'000) continue;
+    for (const char* const key : {"target_modules", "exclude_modules"}) {
+      set(key, text);
+      EXPECT_TRUE(refused(key, {"expected at most 4096 characters, found 1000"}));
+    }
   }
-  set("exclude_modules", "(.*)*q_proj");
-  ASSERT_EQ(config().warnings.size(), 1u);
-  EXPECT_NE(config().warnings[0].find("exclude_modules"), std::string::npos);
+}
+
+TEST_F(PeftConfigTest, Case120ExpressionsThatAreNotSupportedAreRefusedWithTheirPlace) {
+  for (const char* const key : {"target_modules", "exclude_modules"}) {
+    set(key, "(((([");
+    EXPECT_TRUE(refused(key, {"'((((['", "position 4", "expected a ']'"}));
+    set(key, ".*(?!k_)proj");
+    EXPECT_TRUE(refused(key, {"'.*(?!k_)proj'", "position 2", "look-ahead", "not supported"}));
+    set(key, std::string(300, 'a') + "**");
+    EXPECT_TRUE(refused(key, {"... (302 bytes), position 301: is a second repetition"}));
+  }
+}
+
+TEST_F(PeftConfigTest, Case119ExclusionByAnExpression) {
+  set("exclude_modules", ".*q_proj");
+  EXPECT_FALSE(config().targets("model.layers.0.self_attn.q_proj"));
+  EXPECT_TRUE(config().targets("model.layers.0.self_attn.v_proj"));
+  EXPECT_FALSE(config().targets("\xc3\xa4.v_proj"));  // may be excluded
+  set("exclude_modules", "");
+  EXPECT_TRUE(config().targets("model.layers.0.self_attn.q_proj"));
+  EXPECT_EQ(config().warnings, std::vector<std::string>{});
+}
+
+TEST_F(PeftConfigTest, Case119ExpressionsAreWrittenAsTheyWereRead) {
+  set("target_modules", ".*\\.(q|v)_proj");
+  const auto again = mora::parse_peft_config(mora::peft_config_json(config()), "again");
+  EXPECT_EQ(again.target_pattern.value().text(), ".*\\.(q|v)_proj");
+  set("target_modules", "all-linear");
+  EXPECT_TRUE(mora::parse_peft_config(mora::peft_config_json(config()), "again").all_linear);
 }
 
 TEST_F(PeftConfigTest, Case122WhatChangesResultsIsRefusedByName) {

@@ -156,6 +156,65 @@ TEST_F(PeftFolders, Case121TargetsThatNameNothing) {
   EXPECT_TRUE(is_refused({"layers.1", "none of those that target_modules names"}));
 }
 
+TEST_F(PeftFolders, Case121ExpressionsThatLeaveTensorsOut) {
+  constexpr std::string_view fault = "none of those that target_modules names";
+  set("target_modules", ".*q_proj");
+  EXPECT_TRUE(is_refused({"model.layers.0.mlp.down_proj'", fault}));
+  set("target_modules", ".*[qn]_proj");
+  EXPECT_TRUE(is_refused({"model.layers.0.self_attn.v_proj'", fault}));
+  set("target_modules", ".*nothing_here");
+  EXPECT_TRUE(is_refused({"model.layers.0.mlp.down_proj'", fault}));
+  set("target_modules", "base_model\\..*");
+  EXPECT_TRUE(is_refused({"model.layers.0.mlp.down_proj'", fault}));
+  set("target_modules", "(((([");
+  EXPECT_TRUE(is_refused({"adapter_config.json, key 'target_modules'", "'((((['", "position 4"}));
+  set("target_modules", "model\\.layers\\.[01]\\.(mlp|self_attn)\\.(q|v|down)_proj");
+  EXPECT_EQ(open().modules().size(), 6u);
+  EXPECT_EQ(open().warnings(), std::vector<std::string>{});
+}
+
+TEST_F(PeftFolders, Case121ExpressionsThatExcludeAreAsLists) {
+  for (const Json& excluded : {Json(".*q_proj"), Json::array({"q_proj"})}) {
+    set("exclude_modules", excluded);
+    EXPECT_TRUE(is_refused(
+        {"model.layers.0.self_attn.q_proj'", "none of those that target_modules names"}));
+  }
+  for (const Json& excluded : {Json(".*k_proj"), Json::array({"k_proj"})}) {
+    set("exclude_modules", excluded);
+    EXPECT_EQ(open().modules().size(), 6u);
+    EXPECT_EQ(open().warnings(), std::vector<std::string>{});
+  }
+}
+
+TEST_F(PeftFolders, Case121TheHeadIsNoneOfAllLinearLayers) {
+  set("target_modules", "all-linear");
+  EXPECT_EQ(open().modules().size(), 6u);
+  change_tensors([](Tensors& tensors) {
+    for (mora::TensorBytes& tensor : tensors) {
+      const std::size_t at = tensor.info.name.find("model.layers.1.self_attn.q_proj");
+      if (at == std::string::npos) continue;
+      tensor.info.name.replace(at, std::string("model.layers.1.self_attn.q_proj").size(),
+                               "lm_head");
+    }
+  });
+  EXPECT_TRUE(is_refused({"'lm_head'", "none of those that target_modules names"}));
+}
+
+// Every character of a name is followed through all states.
+TEST_F(PeftFolders, Case120NamesFarTooLongForTheirExpressionsAreRefused) {
+  set("target_modules", "(a.{0,2000})*");
+  const std::string module(600'000, 'a');
+  const std::vector<float> numbers(4, 1.0f);
+  const auto bytes = std::as_bytes(std::span(numbers));
+  mora::write_safetensors(tensors_path(),
+                          std::vector<mora::TensorBytes>{
+                              {{module + ".lora_A.weight", mora::Dtype::f32, {4, 1}}, bytes},
+                              {{module + ".lora_B.weight", mora::Dtype::f32, {1, 4}}, bytes}});
+  EXPECT_TRUE(
+      throws<FormatError>({"expected at most 998502 characters", "4006 states", "found 1200028"},
+                          [&] { (void)open(); }));
+}
+
 TEST_F(PeftFolders, Case123RanksThatAreNotTheTensors) {
   set("r", 5);
   EXPECT_TRUE(is_refused({"lora_A.weight': expected 5 rows", "found 4"}));

@@ -78,6 +78,20 @@ inline void require_few_comparisons(const PeftConfig& config, Index parts,
                                  " parts of these tensors' names, found ", keys));
 }
 
+/// The same of expressions, whose states are gone through for all characters of a name.
+inline void require_few_steps(const PeftConfig& config, Index characters,
+                              const std::filesystem::path& path) {
+  Index states = 0;
+  for (const auto* pattern : {&config.target_pattern, &config.exclude_pattern}) {
+    if (*pattern) states += (*pattern)->states();
+  }
+  if (states == 0 || characters <= most_name_comparisons / states) return;
+  throw FormatError(path,
+                    concat("expected at most ", most_name_comparisons / states,
+                           " characters of tensors' names for the ", states,
+                           " states of expressions in adapter_config.json, found ", characters));
+}
+
 [[nodiscard]] inline Index rows_of(const StoredTensor& matrix) { return matrix.shape()[0]; }
 [[nodiscard]] inline Index cols_of(const StoredTensor& matrix) { return matrix.shape()[1]; }
 
@@ -101,8 +115,13 @@ class PeftTensorRules {
   /// FormatError naming the tensor.
   [[nodiscard]] PeftModules sort(const SafetensorsFile& file) const {
     Index parts = 0;
-    for (const StoredTensor& tensor : file.tensors()) parts += parts_of_name(tensor.name());
+    Index characters = 0;
+    for (const StoredTensor& tensor : file.tensors()) {
+      parts += parts_of_name(tensor.name());
+      characters += std::ssize(tensor.name());
+    }
     require_few_comparisons(config_, parts, file.path());
+    require_few_steps(config_, characters, file.path());
     PeftModules modules;
     for (const StoredTensor& tensor : file.tensors()) {
       if (const auto stranger = peft_stranger(tensor.name()); !stranger.empty()) {

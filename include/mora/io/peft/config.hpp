@@ -16,6 +16,7 @@
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/miss.hpp"
 #include "mora/adapters/side.hpp"
+#include "mora/io/peft/module_pattern.hpp"
 #include "mora/io/peft/mora_operators.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -171,10 +172,13 @@ struct PeftConfig {
   /// \name Modules.
   /// @{
   std::vector<std::string> target_modules = {};
-  /// A regular expression says which modules are adapted, or "all-linear"; it is not evaluated.
-  bool targets_by_expression = false;
+  /// In place of names: a regular expression for whole names. No layers_to_transform then.
+  std::optional<ModulePattern> target_pattern = {};
+  /// In place of names: every linear layer but the output head. No layers_to_transform then.
+  bool all_linear = false;
   std::vector<std::string> exclude_modules = {};
-  std::vector<Index> layers_to_transform = {};  ///< Empty: all.
+  std::optional<ModulePattern> exclude_pattern = {};  ///< In place of names.
+  std::vector<Index> layers_to_transform = {};        ///< Empty: all.
   std::vector<std::string> layers_pattern = {};
   std::vector<std::string> modules_to_save = {};
   bool ensure_weight_tying = false;
@@ -214,19 +218,22 @@ struct PeftConfig {
             .decompose_both = decompose_both};
   }
 
-  /// Whether PEFT would put an adapter on a module of this name, as far as names say: by an
-  /// expression, all.
+  /// Whether PEFT would put an adapter on a module of this name, as far as names say. With an
+  /// expression never on one with other characters than ASCII's, of which it knows nothing here.
   [[nodiscard]] bool targets(std::string_view module) const {
     const auto names = [module](const std::string& key) {
       return detail::names_module(key, module);
     };
+    if ((target_pattern || exclude_pattern) && !detail::is_ascii(module)) return false;
+    if (exclude_pattern && exclude_pattern->matches(module)) return false;
     if (std::any_of(exclude_modules.begin(), exclude_modules.end(), names)) return false;
     const bool saved = detail::any_around(module, [&](std::string_view part) {
       return std::any_of(modules_to_save.begin(), modules_to_save.end(),
                          [part](const auto& key) { return detail::names_module(key, part); });
     });
     if (saved) return false;
-    if (targets_by_expression) return true;
+    if (target_pattern) return target_pattern->matches(module);
+    if (all_linear) return !detail::names_module("lm_head", module);
     // What is named in full need not be in a layer.
     if (std::find(target_modules.begin(), target_modules.end(), module) != target_modules.end()) {
       return true;

@@ -242,10 +242,10 @@ class PeftConfigReader {
   void read_targets() {
     const auto* const targets = json_.find("target_modules");
     if (targets && targets->is_string()) {
-      config_.targets_by_expression = true;
-      if (json_.text("target_modules")->empty()) {
-        json_.fail("target_modules", "expected names of modules, found ''");
-      }
+      const std::string text = *json_.text("target_modules");
+      if (text.empty()) json_.fail("target_modules", "expected names of modules, found ''");
+      config_.all_linear = is_all_linear(text);
+      if (!config_.all_linear) config_.target_pattern = pattern("target_modules", text);
     } else {
       config_.target_modules = names("target_modules");
       if (config_.target_modules.empty()) {
@@ -254,9 +254,8 @@ class PeftConfigReader {
     }
     const auto* const excluded = json_.find("exclude_modules");
     if (excluded && excluded->is_string()) {
-      config_.warnings.push_back(
-          concat(json_.path().string(), ": key 'exclude_modules': a regular ",
-                 "expression is not evaluated; the modules are those with ", "tensors"));
+      const std::string text = *json_.text("exclude_modules");
+      if (!text.empty()) config_.exclude_pattern = pattern("exclude_modules", text);
     } else {
       config_.exclude_modules = names("exclude_modules");
     }
@@ -271,6 +270,21 @@ class PeftConfigReader {
     }
     for (const std::string& each : config_.layers_pattern) {
       if (!config_.layers_to_transform.empty()) require_plain(json_, "layers_pattern", each);
+    }
+  }
+
+  /// In capitals too, as for PEFT.
+  [[nodiscard]] static bool is_all_linear(std::string_view text) {
+    return std::ranges::equal(text, std::string_view("all-linear"), [](char found, char expected) {
+      return found == expected || (found >= 'A' && found <= 'Z' && found - 'A' + 'a' == expected);
+    });
+  }
+
+  [[nodiscard]] ModulePattern pattern(std::string_view key, const std::string& text) const {
+    try {
+      return ModulePattern(text);
+    } catch (const ArgumentError& error) {
+      json_.fail(key, error.what());
     }
   }
 
@@ -375,10 +389,9 @@ class PeftConfigReader {
 /// Reads adapter_config.json of any dialect. Missing keys have PEFT's defaults (r 8, of HiRA 32 and
 /// of MiSS 64; alpha 8; mora_type 1 as in the paper's code). What changes results and is not
 /// there is refused by name (trained biases, starts that change the frozen weight, ...); keys that
-/// are not known are one warning. Regular expressions are never evaluated: in target_modules and
-/// exclude_modules they say nothing here, as the modules are those with tensors; in other places
-/// they are refused, but for "^" and "$" around a plain name. Throws as JsonObject::read does, and
-/// FormatError with file, key and what was found.
+/// are not known are one warning. Regular expressions may be in target_modules and exclude_modules,
+/// as far as ModulePattern has them; in other places they are refused, but for "^" and "$" around a
+/// plain name. Throws as JsonObject::read does, and FormatError with file, key and what was found.
 [[nodiscard]] inline PeftConfig read_peft_config(const std::filesystem::path& path) {
   return detail::PeftConfigReader(JsonObject::read(path)).read();
 }

@@ -79,7 +79,13 @@ inline void add_mora_keys(const PeftConfig& config, nlohmann::ordered_json& json
   // PEFT takes no key that a method does not have.
   const bool lokr = config.dialect == PeftDialect::lokr;
   if (!row.dropout.empty()) json[row.dropout] = detail::json_number(config.dropout);
-  json["target_modules"] = config.target_modules;
+  if (config.target_pattern) {
+    json["target_modules"] = config.target_pattern->text();
+  } else if (config.all_linear) {
+    json["target_modules"] = "all-linear";
+  } else {
+    json["target_modules"] = config.target_modules;
+  }
   json["modules_to_save"] = detail::json_or_null(config.modules_to_save);
   if (config.dialect == PeftDialect::miss) json.erase("rank_pattern");
   if (config.dialect != PeftDialect::hira && !lokr) json["bias"] = "none";
