@@ -41,12 +41,12 @@ namespace detail {
 /// Only for bytes of a mapping: other memory would lose its contents.
 inline void release_mapped(std::span<const std::byte> bytes) {
 #if __has_include(<sys/mman.h>)
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
-  const std::uintptr_t first = (address + page - 1) / page * page;
-  const std::uintptr_t last = (address + bytes.size()) / page * page;
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t skipped = (page - reinterpret_cast<std::uintptr_t>(bytes.data()) % page) % page;
+  if (bytes.size() < skipped + page) return;
+  const auto whole = bytes.subspan(skipped, (bytes.size() - skipped) / page * page);
   // Advice: where it is refused, more memory stays in use.
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  ::madvise(const_cast<std::byte*>(whole.data()), whole.size(), MADV_DONTNEED);
 #else
   (void)bytes;
 #endif
