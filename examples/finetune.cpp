@@ -363,7 +363,8 @@ void finetune(const CLI::App& app, Options& o) {
   attach(model, o);
   model.set_dropout({.seed = o.seed, .passes = 0});
   mora::AdamW<float> optimizer(o.optimizer);
-  const mora::TextMap description = description_of(o, model, batches.dataset().size());
+  mora::TextMap description;
+  if (o.run) description = description_of(o, model, batches.dataset().size());
   if (o.run) resume(o, model, optimizer, batches, description);
   // After all that may fail for a wrong argument, so that no empty folder is left behind. A run
   // that was trained to its end may have been killed among its results.

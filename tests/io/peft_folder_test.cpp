@@ -117,6 +117,16 @@ TEST_F(PeftFolders, SayWhichModulesTheyHave) {
 }
 
 // Every name of the config is looked for in every module, and in what that is in.
+/// A file with a LoRA for one module alone.
+void write_pair(const path& file, const std::string& module) {
+  const std::vector<float> numbers(4, 1.0f);
+  const auto bytes = std::as_bytes(std::span(numbers));
+  mora::write_safetensors(file,
+                          std::vector<mora::TensorBytes>{
+                              {{module + ".lora_A.weight", mora::Dtype::f32, {4, 1}}, bytes},
+                              {{module + ".lora_B.weight", mora::Dtype::f32, {1, 4}}, bytes}});
+}
+
 TEST_F(PeftFolders, OfFarTooManyNamesAndModulesAreRefused) {
   change_config([](Json& json) {
     json["target_modules"] = Json::array();
@@ -124,12 +134,7 @@ TEST_F(PeftFolders, OfFarTooManyNamesAndModulesAreRefused) {
   });
   std::string module = "a";
   for (int i = 0; i < 600'000; ++i) module += ".a";
-  const std::vector<float> numbers(4, 1.0f);
-  const auto bytes = std::as_bytes(std::span(numbers));
-  mora::write_safetensors(tensors_path(),
-                          std::vector<mora::TensorBytes>{
-                              {{module + ".lora_A.weight", mora::Dtype::f32, {4, 1}}, bytes},
-                              {{module + ".lora_B.weight", mora::Dtype::f32, {1, 4}}, bytes}});
+  write_pair(tensors_path(), module);
   EXPECT_TRUE(throws<FormatError>({"expected at most 3333", "1200006 parts", "found 4000"},
                                   [&] { (void)open(); }));
 }
@@ -204,12 +209,7 @@ TEST_F(PeftFolders, Case121TheHeadIsNoneOfAllLinearLayers) {
 TEST_F(PeftFolders, Case120NamesFarTooLongForTheirExpressionsAreRefused) {
   set("target_modules", "(a.{0,2000})*");
   const std::string module(600'000, 'a');
-  const std::vector<float> numbers(4, 1.0f);
-  const auto bytes = std::as_bytes(std::span(numbers));
-  mora::write_safetensors(tensors_path(),
-                          std::vector<mora::TensorBytes>{
-                              {{module + ".lora_A.weight", mora::Dtype::f32, {4, 1}}, bytes},
-                              {{module + ".lora_B.weight", mora::Dtype::f32, {1, 4}}, bytes}});
+  write_pair(tensors_path(), module);
   EXPECT_TRUE(
       throws<FormatError>({"expected at most 999250 characters", "4003 states", "found 1200028"},
                           [&] { (void)open(); }));

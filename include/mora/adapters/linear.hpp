@@ -127,6 +127,7 @@ class AdaptedLinear {
   /// Y = X W^T + b + the adapter's part; from the merged weight when merged. Cost: tokens in out
   /// multiply-adds, and an additive adapter's own unless merged.
   [[nodiscard]] Matrix<Scalar> forward(const MatrixView<Scalar>& x) const {
+    const Use read = reading("forward");
     Matrix<Scalar> y(x.rows(), out_features());
     compute(x, detail::map_of(y), nullptr);
     return y;
@@ -139,6 +140,7 @@ class AdaptedLinear {
   /// The forward pass of training: keeps in `saved` what backward needs. Throws StateError while
   /// merged.
   [[nodiscard]] Matrix<Scalar> forward(const MatrixView<Scalar>& x, Saved& saved) const {
+    const Use read = reading("forward");
     Matrix<Scalar> y(x.rows(), out_features());
     compute(x, detail::map_of(y), &saved);
     return y;
@@ -153,6 +155,7 @@ class AdaptedLinear {
   /// out multiply-adds for dX, and twice an additive adapter's own (full fine-tuning: tokens in
   /// out).
   Matrix<Scalar> backward(const MatrixView<Scalar>& dy, Saved& saved) {
+    const Use change = changing("backward");
     Matrix<Scalar> dx(dy.rows(), in_features());
     MutableMap<Scalar> map = detail::map_of(dx);
     differentiate(dy, saved, &map);
@@ -165,6 +168,7 @@ class AdaptedLinear {
   }
   /// The same without dX, for the lowest layer that trains: it saves a product with W.
   void backward_parameters(const MatrixView<Scalar>& dy, Saved& saved) {
+    const Use change = changing("backward");
     differentiate(dy, saved, nullptr);
   }
 
@@ -302,7 +306,6 @@ class AdaptedLinear {
   }
 
   void compute(const ConstMap<Scalar>& x, MutableMap<Scalar> y, Saved* saved) const {
-    const Use read = reading("forward");
     require_usable();
     detail::require_size("forward, columns of x (in_features)", in_features(), x.cols());
     detail::require_numbers("forward, x", x);
@@ -325,7 +328,6 @@ class AdaptedLinear {
   }
 
   void differentiate(const ConstMap<Scalar>& dy, Saved& saved, MutableMap<Scalar>* dx) {
-    const Use change = changing("backward");
     require_trainable("backward");
     require_usable();
     if (saved.tokens_ < 0) {

@@ -181,7 +181,7 @@ struct CheckpointList {
     if (!name.starts_with("ckpt-") || !detail::is_real_folder(folder / name)) continue;
     if (const auto step = detail::checkpoint_step(name)) {
       list.checkpoints.push_back({folder / name, *step});
-    } else if (name.find(".tmp-") != std::string::npos) {
+    } else if (name.find(detail::temporary_mark) != std::string::npos) {
       list.leftovers.push_back(folder / name);
     }
   }

@@ -3,29 +3,23 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <limits>
 #include <map>
 #include <memory>
-#include <optional>
-#include <set>
 #include <span>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/named_adapter.hpp"
-#include "mora/core/elementwise.hpp"
-#include "mora/core/parallel.hpp"
-#include "mora/core/scratch.hpp"
 #include "mora/io/atomic_folder.hpp"
-#include "mora/io/json_object.hpp"
+#include "mora/io/llama/side_files.hpp"
+#include "mora/io/llama/tensor_merge.hpp"
 #include "mora/io/llama/tied_head.hpp"
 #include "mora/io/peft/module_update.hpp"
 #include "mora/io/sharded_tensors.hpp"
@@ -36,16 +30,6 @@
 /// time, every dtype kept.
 
 namespace mora::inline MORA_ABI {
-
-/// What became of one module's update.
-struct MergedModule {
-  std::string module;
-  Dtype dtype = Dtype::f32;
-  double update_norm = 0.0;  ///< ||Delta W||_F.
-  /// ||(W' - W) - Delta W||_F / ||Delta W||_F with W' as it is stored: what rounding to the dtype
-  /// took from the update. 0 for a zero update.
-  double rounding_error = 0.0;
-};
 
 /// How merge_folder reads, and what it refuses.
 struct MergeFolderSettings {
@@ -73,281 +57,11 @@ inline void require_free_place(const std::filesystem::path& target) {
   throw FileError(target, "is there already", EEXIST);
 }
 
-// What scratch memory is for.
-struct RowsBefore;
-struct RowsChange;
-struct RowsAfter;
-struct RowsStored;
-
-[[nodiscard]] inline double square(double x) { return x * x; }
-
-/// Bytes of a tensor that a thread computes, or copies, and writes at a time.
-inline constexpr Index merge_piece_bytes = Index{1} << 20;
-
-/// Calls `write_piece(write, first, count)` for pieces of `rows` rows of so many bytes, whole
-/// blocks of `block` rows but for the last, on all threads; each calls `write(bytes)` with its own:
-/// the system copies bytes on one thread while others compute.
-template <class Progress, class WritePiece>
-void write_pieces(ShardedWriter& writer, const std::string& tensor, Index rows, Index row_bytes,
-                  Index block, const Progress& progress, const WritePiece& write_piece) {
-  const Index piece = std::max<Index>(1, merge_piece_bytes / (row_bytes * block)) * block;
-  const Index stretch = 8 * thread_count() * piece;  // progress is told in between
-  for (Index first = 0; first < rows; first += stretch) {
-    const Index here = std::min(stretch, rows - first);
-    const AtomicFile::Room room = writer.leave(tensor, here * row_bytes);
-    parallel_pieces(here, piece, [&](Index row, Index count) {
-      const auto write = [&](std::span<const std::byte> bytes) {
-        room.write(static_cast<std::size_t>(row * row_bytes), bytes);
-      };
-      write_piece(write, first + row, count);
-    });
-    progress(here * row_bytes);
-  }
-}
-
 inline void require_rounding_error(const MergedModule& merged, double most) {
   if (merged.rounding_error <= most) return;
   throw NumericError(concat(merged.module, ": rounding to ", name_of(merged.dtype),
                             " changes the update: expected a relative error of at most ", most,
                             ", found ", merged.rounding_error));
-}
-
-/// The names under which a tied embedding may be stored twice.
-inline constexpr const char* embedding_weight = "model.embed_tokens.weight";
-inline constexpr const char* head_weight = "lm_head.weight";
-
-/// The stored head of a checkpoint whose config says that it is the embedding; none where there is
-/// no such config or tensor. Throws FormatError where the two have other numbers.
-[[nodiscard]] inline std::optional<StoredTensor> stored_tied_head(const std::filesystem::path& base,
-                                                                  const ShardedTensors& tensors) {
-  const auto head = tensors.find(head_weight);
-  const std::filesystem::path config = base / "config.json";
-  std::error_code error;
-  if (!head || !std::filesystem::exists(config, error)) return {};
-  if (!JsonObject::read(config).boolean("tie_word_embeddings").value_or(false)) return {};
-  require_tied_numbers(tensors.tensor(embedding_weight), *head);
-  return head;
-}
-
-/// One module's new rows: made by its adapter, or as they are stored.
-template <Real T>
-class UpdateRows {
- public:
-  explicit UpdateRows(const ModuleUpdate<T>& update) : weight_(update.weight) {
-    if (!weight_) {
-      adapter_ = update.adapter();
-      rows_ = adapter_->out_features();
-      cols_ = adapter_->in_features();
-      return;
-    }
-    const auto& shape = weight_->shape();
-    if (shape.empty() || shape.size() > 2 || weight_->size() == 0) {
-      throw FormatError(weight_->file(), concat("tensor ", in_quotes(weight_->name())),
-                        concat("expected a matrix or a vector, found shape ", shape_text(shape)));
-    }
-    weight_->require_float();
-    rows_ = shape.size() == 2 ? shape[0] : 1;
-    cols_ = shape.back();
-  }
-
-  [[nodiscard]] Index rows() const { return rows_; }
-  [[nodiscard]] Index cols() const { return cols_; }
-  [[nodiscard]] bool additive() const { return adapter_ && adapter_->additive(); }
-  [[nodiscard]] bool has_bias() const {
-    const auto* const full = adapter_ ? adapter_->template get_if<FullAdapter<T>>() : nullptr;
-    return full && full->bias().value.size() != 0;
-  }
-
-  /// Before the first merge().
-  void plan() {
-    if (adapter_) merge_ = adapter_->row_merge();
-  }
-  /// `rows` hold the weight's from `first` on, and get the new ones.
-  void merge(Index first, MutableMap<T> rows) const {
-    if (merge_) return merge_->merge_rows(first, rows);
-    weight_->copy_to(first * cols_,
-                     std::span<T>(rows.data(), static_cast<std::size_t>(rows.size())));
-  }
-  /// Memory of rows that were merged.
-  void release(Index first, Index count) const {
-    if (!weight_) return;
-    const Index row_bytes = cols_ * (bits_of(weight_->dtype()) / 8);
-    weight_->release_pages(first * row_bytes, count * row_bytes);
-  }
-
- private:
-  std::shared_ptr<const AnyAdapter<T>> adapter_;
-  std::unique_ptr<const typename AnyAdapter<T>::RowMerge> merge_;
-  std::optional<StoredTensor> weight_;
-  Index rows_ = 0;
-  Index cols_ = 0;
-};
-
-/// Throws unless the update can be merged into this tensor.
-template <Real T>
-void require_merges(const StoredTensor& tensor, const ModuleUpdate<T>& update) {
-  const UpdateRows<T> rows(update);
-  if (tensor.shape().size() == 1 && rows.rows() == 1) {
-    tensor.require_shape({rows.cols()});
-  } else {
-    tensor.require_shape({rows.rows(), rows.cols()});
-  }
-  tensor.require_float();
-  if (rows.has_bias()) {
-    throw ArgumentError(
-        concat(update.module, ": merging into a folder is for weights, and it has a bias"));
-  }
-}
-
-/// One module's weight, merged and written by rows.
-template <Real T>
-class TensorMerge {
- public:
-  /// Of what require_merges has passed.
-  TensorMerge(const StoredTensor& tensor, const ModuleUpdate<T>& update)
-      : tensor_(tensor), module_(update.module), rows_(update) {
-    rows_.plan();
-  }
-
-  template <class Progress>
-  [[nodiscard]] MergedModule write(ShardedWriter& writer, const Progress& progress) {
-    MergedModule result{.module = module_, .dtype = tensor_.dtype()};
-    (void)with_type_of(tensor_.dtype(), [&]<class Stored>(Stored) {
-      result = write_as<Stored>(writer, progress, std::move(result));
-    });
-    // With the pages that two pieces share.
-    tensor_.release_pages();
-    rows_.release(0, rows_.rows());
-    return result;
-  }
-
- private:
-  /// Every number is converted once, merged, and rounded once.
-  template <class Stored, class Progress>
-  [[nodiscard]] MergedModule write_as(ShardedWriter& writer, const Progress& progress,
-                                      MergedModule result) {
-    const Index rows = rows_.rows();
-    const Index cols = rows_.cols();
-    const Index block = std::max<Index>(1, (Index{1} << 14) / cols);
-    // Of each block, so that threads do not matter.
-    std::vector<std::pair<double, double>> sums(
-        static_cast<std::size_t>((rows + block - 1) / block));
-    const auto merge_piece = [&](const auto& write, Index first, Index count) {
-      auto& stored = kept<std::vector<Stored>, RowsStored>();
-      stored.resize(static_cast<std::size_t>(count * cols));
-      for (Index row = 0; row < count; row += block) {
-        sums[static_cast<std::size_t>((first + row) / block)] =
-            merge_rows(first + row, std::min(block, count - row),
-                       std::span(stored).subspan(static_cast<std::size_t>(row * cols)));
-      }
-      write(std::as_bytes(std::span(stored)));
-      const Index row_bytes = cols * Index{sizeof(Stored)};
-      tensor_.release_pages(first * row_bytes, count * row_bytes);
-      rows_.release(first, count);
-    };
-    write_pieces(writer, tensor_.name(), rows, cols * Index{sizeof(Stored)}, block, progress,
-                 merge_piece);
-    std::pair<double, double> sum;
-    for (const auto& [update, lost] : sums) {
-      sum.first += update;
-      sum.second += lost;
-    }
-    result.update_norm = std::sqrt(sum.first);
-    result.rounding_error = sum.first > 0.0 ? std::sqrt(sum.second / sum.first) : 0.0;
-    return result;
-  }
-
-  /// Sums of squares, in double: of the update and of what rounding takes from it. An additive
-  /// adapter makes its update apart from the weight, in which T might lose all of it.
-  template <class Stored>
-  [[nodiscard]] std::pair<double, double> merge_rows(Index first, Index number,
-                                                     std::span<Stored> stored) const {
-    const Index cols = rows_.cols();
-    const Index count = number * cols;
-    const bool additive = rows_.additive();
-    MutableMap<T> before_rows = scratch<T, RowsBefore>(number, cols);
-    MutableMap<T> change_rows = scratch<T, RowsChange>(number, cols);
-    MutableMap<T> after_rows = scratch<T, RowsAfter>(number, cols);
-    T* const before = before_rows.data();
-    T* const change = change_rows.data();
-    T* const after = after_rows.data();
-    tensor_.copy_to(first * cols, std::span<T>(before, static_cast<std::size_t>(count)));
-    if (additive) {
-      change_rows.setZero();
-      rows_.merge(first, change_rows);
-      // x + -0 is x, also where that is -0.
-      for (Index i = 0; i < count; ++i) change[i] = change[i] == T(0) ? T(-0.0) : change[i];
-      after_rows = before_rows + change_rows;
-    } else {
-      after_rows = before_rows;
-      rows_.merge(first, after_rows);
-      change_rows = after_rows;  // what it is to become
-    }
-    const std::span<Stored> rounded = stored.first(static_cast<std::size_t>(count));
-    convert(std::span<const T>(after, rounded.size()), rounded);
-    convert(std::span<const Stored>(rounded), std::span<T>(after, rounded.size()));
-    if (!all_finite(after_rows)) {
-      throw NumericError(concat(module_, ": the merged weight has numbers that are not finite, ",
-                                "or beyond ", name_of(tensor_.dtype())));
-    }
-    const auto sum = [count](const auto& term) { return sum_of<double>(count, term); };
-    const auto number_of = [](const T* numbers, Index i) { return double{numbers[i]}; };
-    if (additive) {
-      return {sum([=](Index i) { return square(number_of(change, i)); }), sum([=](Index i) {
-                return square(number_of(after, i) - number_of(before, i) - number_of(change, i));
-              })};
-    }
-    return {sum([=](Index i) { return square(number_of(change, i) - number_of(before, i)); }),
-            sum([=](Index i) { return square(number_of(after, i) - number_of(change, i)); })};
-  }
-
-  StoredTensor tensor_;
-  std::string module_;
-  UpdateRows<T> rows_;
-};
-
-/// What a merged folder has of the base's besides the weights: real paths by name. `warn` is told
-/// what stays behind. Throws FormatError for links that lead out of the folder and hard ones, as
-/// ShardedTensors does, unless they are to be followed.
-template <class Warn>
-[[nodiscard]] std::map<std::string, std::filesystem::path> side_files(
-    const std::filesystem::path& base, const ShardedTensors& tensors, bool links,
-    const Warn& warn) {
-  std::set<std::filesystem::path> weights;
-  std::error_code error;
-  for (const SafetensorsFile& file : tensors.files()) {
-    weights.insert(std::filesystem::canonical(file.path(), error));
-  }
-  std::map<std::string, std::filesystem::path> files;
-  for (const std::string& name : names_in(base)) {
-    const std::filesystem::path file = base / name;
-    const auto stays = [&](const char* what) {
-      if (!name.starts_with('.')) warn(concat(file.string(), ": is not copied, ", what));
-    };
-    if (name == "model.safetensors.index.json") continue;
-    if (!std::filesystem::is_regular_file(file, error)) {
-      stays(std::filesystem::is_directory(file, error) ? "as it is a folder"
-                                                       : "as it is no regular file");
-    } else if (weights.contains(std::filesystem::canonical(file, error))) {
-      continue;
-    } else if (file.extension() == ".safetensors" || file.extension() == ".bin") {
-      stays("as it may have weights that are not merged");
-    } else {
-      files.emplace(name, path_in_folder(base, name, links, "cannot copy"));
-    }
-  }
-  return files;
-}
-
-/// What the files say of themselves; the first where they differ. Hugging Face's loaders ask for a
-/// format.
-[[nodiscard]] inline TextMap common_metadata(const ShardedTensors& tensors) {
-  TextMap all;
-  for (const SafetensorsFile& file : tensors.files()) {
-    all.insert(file.metadata().begin(), file.metadata().end());
-  }
-  all.emplace("format", "pt");
-  return all;
 }
 
 }  // namespace detail
@@ -395,7 +109,7 @@ template <Real T>
     }
   }
   if (merges.contains(detail::head_weight) || merges.contains(detail::embedding_weight)) {
-    if (detail::stored_tied_head(base, tensors)) {
+    if (detail::has_stored_tied_head(base, tensors)) {
       if (merges.contains(detail::head_weight)) {
         throw ArgumentError(
             "lm_head: is tied to model.embed_tokens in this checkpoint, and has no adapter of its "
@@ -472,7 +186,12 @@ template <Real T>
   std::vector<ModuleUpdate<T>> updates;
   for (const NamedAdapter<T>& each : adapters) {
     // The caller's, for as long as this takes.
-    updates.push_back({.module = each.module, .adapter = [&each] {
+    const auto* const full = each.adapter.template get_if<FullAdapter<T>>();
+    updates.push_back({.module = each.module,
+                       .out_features = each.adapter.out_features(),
+                       .in_features = each.adapter.in_features(),
+                       .bias = full && full->bias().value.size() != 0,
+                       .adapter = [&each] {
                          return std::shared_ptr<const AnyAdapter<T>>(std::shared_ptr<void>(),
                                                                      &each.adapter);
                        }});

@@ -15,6 +15,9 @@ namespace mora::inline MORA_ABI {
 template <Real T>
 struct ModuleUpdate {
   std::string module;  ///< "model.layers.0.self_attn.q_proj".
+  Index out_features = 0;
+  Index in_features = 0;
+  bool bias = false;  ///< It has one as well, which is not merged.
   /// Makes the adapter, each time that it is called.
   std::function<std::shared_ptr<const AnyAdapter<T>>()> adapter = {};
   /// The new weight, which is read some rows at a time from its file.

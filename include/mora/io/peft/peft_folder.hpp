@@ -16,17 +16,12 @@
 #include <variant>
 #include <vector>
 
-#include "mora/adapters/dora.hpp"
-#include "mora/adapters/full.hpp"
-#include "mora/adapters/hira.hpp"
 #include "mora/adapters/lokr.hpp"
-#include "mora/adapters/lora.hpp"
-#include "mora/adapters/miss.hpp"
-#include "mora/adapters/mora.hpp"
 #include "mora/adapters/named_adapter.hpp"
 #include "mora/io/peft/adapter_tensors.hpp"
 #include "mora/io/peft/config_file.hpp"
 #include "mora/io/peft/layer_shape.hpp"
+#include "mora/io/peft/make_adapter.hpp"
 #include "mora/io/peft/module_update.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -83,7 +78,7 @@ class PeftFolder {
   [[nodiscard]] std::vector<NamedAdapter<T>> adapters(std::span<const LayerShape> layers) const {
     std::vector<NamedAdapter<T>> all;
     for (const auto& [layer, module] : fitting(layers)) {
-      AnyAdapter<T> adapter = make<T>(*layer, *module);
+      AnyAdapter<T> adapter = maker().make<T>(*layer, *module);
       const double dropout = adapter.additive() ? config_.dropout : 0.0;
       all.push_back({layer->module, std::move(adapter), dropout});
     }
@@ -97,13 +92,17 @@ class PeftFolder {
   [[nodiscard]] std::vector<ModuleUpdate<T>> updates(std::span<const LayerShape> layers) const {
     std::vector<ModuleUpdate<T>> all;
     for (const auto& [layer, module] : fitting(layers)) {
-      ModuleUpdate<T>& update = all.emplace_back(ModuleUpdate<T>{.module = layer->module});
-      if (module->saved() && !(*module)[detail::PeftRole::bias]) {
+      ModuleUpdate<T>& update =
+          all.emplace_back(ModuleUpdate<T>{.module = layer->module,
+                                           .out_features = layer->out_features,
+                                           .in_features = layer->in_features});
+      if (module->saved()) {
         update.weight = *(*module)[detail::PeftRole::weight];
+        update.bias = (*module)[detail::PeftRole::bias].has_value();
         continue;
       }
       update.adapter = [this, shape = *layer, tensors = module] {
-        auto adapter = std::make_shared<const AnyAdapter<T>>(make<T>(shape, *tensors));
+        auto adapter = std::make_shared<const AnyAdapter<T>>(maker().make<T>(shape, *tensors));
         tensors->release_pages();
         return adapter;
       };
@@ -112,6 +111,8 @@ class PeftFolder {
   }
 
  private:
+  [[nodiscard]] detail::PeftAdapterMaker maker() const { return {config_, transposed_}; }
+
   /// The modules that adapters are made of, sorted by name, and checked.
   [[nodiscard]] std::vector<std::pair<const LayerShape*, const detail::PeftModule*>> fitting(
       std::span<const LayerShape> layers) const {
@@ -275,7 +276,7 @@ class PeftFolder {
         break;
       }
       case PeftDialect::paper:
-      case PeftDialect::mora: require_side(layer, matrix_of(module)); break;
+      case PeftDialect::mora: require_side(layer, detail::matrix_of(config_, module)); break;
     }
   }
 
@@ -314,112 +315,6 @@ class PeftFolder {
     if (equal) return;
     detail::fail_tensor(weight, "expected the numbers of ", detail::in_quotes(twin.name()),
                         ", to which its module is tied in this model, found others");
-  }
-
-  [[nodiscard]] const StoredTensor& matrix_of(const detail::PeftModule& module) const {
-    return *module[config_.dialect == PeftDialect::mora ? detail::PeftRole::m
-                                                        : detail::PeftRole::a];
-  }
-
-  template <class T>
-  static void read(const StoredTensor& tensor, Matrix<T>& matrix) {
-    tensor.copy_to(std::span<T>(matrix.data(), static_cast<std::size_t>(matrix.size())));
-  }
-
-  template <Real T>
-  [[nodiscard]] AnyAdapter<T> make(const LayerShape& layer,
-                                   const detail::PeftModule& module) const {
-    try {
-      if (module.saved()) return make_full<T>(layer, module);
-      switch (config_.dialect) {
-        case PeftDialect::lora: return make_lora<T>(layer, module);
-        case PeftDialect::hira: return make_hira<T>(module);
-        case PeftDialect::lokr: return make_lokr<T>(layer, module);
-        case PeftDialect::miss: return make_miss<T>(layer, module);
-        case PeftDialect::paper:
-        case PeftDialect::mora: break;
-      }
-      return std::visit([&](const auto& op) { return make_mora<T>(layer, matrix_of(module), op); },
-                        config_.op);
-    } catch (const ArgumentError& error) {  // a scale beyond T, say
-      detail::fail_tensor(module.any(), error.what());
-    }
-  }
-
-  /// All numbers of a tensor of one or two dimensions.
-  template <Real T>
-  [[nodiscard]] static Matrix<T> matrix(const StoredTensor& tensor) {
-    const auto& shape = tensor.shape();
-    Matrix<T> numbers(shape.size() == 2 ? shape[0] : 1, shape.back());
-    read(tensor, numbers);
-    return numbers;
-  }
-
-  template <Real T>
-  [[nodiscard]] AnyAdapter<T> make_lora(const LayerShape& layer,
-                                        const detail::PeftModule& module) const {
-    LoraAdapter<T> lora(matrix<T>(*module[detail::PeftRole::a]),
-                        matrix<T>(*module[detail::PeftRole::b]),
-                        {.rank = config_.rank_of(layer.module),
-                         .alpha = config_.alpha_of(layer.module),
-                         .scaling = config_.scaling});
-    if (!config_.dora) return AnyAdapter<T>(std::move(lora));
-    return AnyAdapter<T>(DoraAdapter<LoraAdapter<T>>(
-        std::move(lora), matrix<T>(*module[detail::PeftRole::magnitude])));
-  }
-
-  template <Real T>
-  [[nodiscard]] static AnyAdapter<T> make_hira(const detail::PeftModule& module) {
-    return AnyAdapter<T>(HiraAdapter<T>(matrix<T>(*module[detail::PeftRole::hira_a]),
-                                        matrix<T>(*module[detail::PeftRole::hira_b])));
-  }
-
-  template <Real T>
-  [[nodiscard]] AnyAdapter<T> make_lokr(const LayerShape& layer,
-                                        const detail::PeftModule& module) const {
-    const auto factor = [&](const detail::LokrRoles& roles) {
-      LokrFactor<T> numbers;
-      numbers.a.value = matrix<T>(*module[module[roles.whole] ? roles.whole : roles.a]);
-      if (!module[roles.whole]) numbers.b.value = matrix<T>(*module[roles.b]);
-      return numbers;
-    };
-    return AnyAdapter<T>(
-        LokrAdapter<T>(layer.in_features, layer.out_features, config_.lokr_of(layer.module),
-                       factor(detail::lokr_w1_roles), factor(detail::lokr_w2_roles)));
-  }
-
-  template <Real T>
-  [[nodiscard]] static AnyAdapter<T> make_miss(const LayerShape& layer,
-                                               const detail::PeftModule& module) {
-    return AnyAdapter<T>(
-        MissAdapter<T>(layer.in_features, matrix<T>(*module[detail::PeftRole::miss])));
-  }
-
-  template <Real T, class Op>
-  [[nodiscard]] AnyAdapter<T> make_mora(const LayerShape& layer, const StoredTensor& matrix,
-                                        const Op& op) const {
-    MoraAdapter<T, Op> adapter(layer.in_features, layer.out_features,
-                               {.rank = config_.rank_of(layer.module),
-                                .rounding = config_.rounding,
-                                .scale = config_.scale_of(layer.module),
-                                .op = op});
-    Matrix<T>& m = adapter.matrix().value;
-    read(matrix, m);
-    if (transposed_) m.transposeInPlace();
-    return AnyAdapter<T>(std::move(adapter));
-  }
-
-  template <Real T>
-  [[nodiscard]] static AnyAdapter<T> make_full(const LayerShape& layer,
-                                               const detail::PeftModule& module) {
-    Matrix<T> weight(layer.out_features, layer.in_features);
-    read(*module[detail::PeftRole::weight], weight);
-    RowVector<T> bias;
-    if (const auto& stored = module[detail::PeftRole::bias]) {
-      bias.resize(layer.out_features);
-      stored->copy_to(std::span<T>(bias.data(), static_cast<std::size_t>(bias.size())));
-    }
-    return AnyAdapter<T>(FullAdapter<T>(FrozenLinear<T>(std::move(weight), std::move(bias))));
   }
 
   PeftConfig config_;
