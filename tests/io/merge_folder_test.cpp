@@ -417,6 +417,19 @@ TEST(MergeFolder, BeyondALimitOfAFilesSizeLeavesNothing) {
   EXPECT_EQ(folder.names(), std::vector<std::string>{"base"});
 }
 
+TEST(MergeFolder, AFileThatCannotBeCopiedLeavesNothing) {
+  const TemporaryFolder folder;
+  write_ones(folder / "base", {"a"}, 3, 2, mora::Dtype::f32);
+  write_file(folder / "base/tokenizer.json", std::string(100'000, ' '));
+  const FileSizeLimit limit(50'000);
+  EXPECT_TRUE(throws<mora::FileError>({"base/tokenizer.json", "cannot copy"}, [&] {
+    (void)mora::merge_folder<float>(folder / "base",
+                                    std::vector<NamedAdapter<float>>{{"a", plus_one(3, 2)}},
+                                    folder / "merged");
+  }));
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"base"});
+}
+
 /// Nothing is left of it.
 void expect_nothing_in(const TemporaryFolder& folder) { EXPECT_TRUE(folder.names().empty()); }
 

@@ -150,7 +150,8 @@ TEST_F(PeftFolders, AreNotReadFromPickles) {
 TEST_F(PeftFolders, Case121TargetsThatNameNothing) {
   set("target_modules", {"nothing"});
   EXPECT_TRUE(is_refused({"adapter_model.safetensors, tensor 'base_model.model.model.layers.0.",
-                          "none of those that target_modules names"}));
+                          "none of those that target_modules names; 5 more do not belong here: ",
+                          "layers.1.self_attn.v_proj.lora_A.weight'"}));
   set("target_modules", {"q_proj", "v_proj", "down_proj", "nothing"});
   ASSERT_EQ(open().warnings().size(), 1u);
   EXPECT_NE(open().warnings()[0].find("target_modules names 'nothing'"), std::string::npos);
@@ -368,11 +369,21 @@ TEST_F(PeftFolders, Case128TensorsThatBelongToNothing) {
       {"'something': is no part of an adapter", "'base_model.model.<module>.lora_A.weight'"}));
   with("base_model.model.model.layers.0.self_attn.q_proj.mora_M.weight");
   EXPECT_TRUE(is_refused({"mora_M.weight': is no part of an adapter of LoRA"}));
+  // All of them are counted, and some are listed.
+  SetUp();
+  change_tensors([](Tensors& tensors) {
+    for (int i = 0; i < 8; ++i) {
+      tensors.push_back(tensors.front());
+      tensors.back().info.name = "strange_" + std::to_string(i);
+    }
+  });
+  EXPECT_TRUE(is_refused({"'strange_0': is no part of an adapter",
+                          "; 7 more do not belong here: ", "'strange_1', ", "'strange_5', ..."}));
   // A module that the model does not have.
   SetUp();
   std::erase_if(layers_, [](const LayerShape& each) { return each.module.ends_with("q_proj"); });
-  EXPECT_TRUE(does_not_fit(
-      {"q_proj.lora_A.weight'", "none of the model's 19: model.embed_tokens, ", ", ..."}));
+  EXPECT_TRUE(does_not_fit({"q_proj.lora_A.weight'", "none of the model's 19: model.embed_tokens, ",
+                            ", ...; 1 more does", "layers.1.self_attn.q_proj.lora_A.weight'"}));
 }
 
 TEST_F(PeftFolders, Case129OtherNames) {

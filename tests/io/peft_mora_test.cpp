@@ -120,9 +120,14 @@ class PaperFolders : public testing::Test {
   PaperFolder folder_{fixture_};
 };
 
-TEST_F(PaperFolders, WithoutATypeAreSharing) {
+TEST_F(PaperFolders, Case118WithoutATypeAreSharingWithANote) {
+  folder_.write();
+  EXPECT_EQ(PeftFolder(folder_.folder_.where()).warnings(), std::vector<std::string>{});
   folder_.config_.erase("mora_type");
   folder_.write();
+  const std::vector<std::string> warnings = PeftFolder(folder_.folder_.where()).warnings();
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find("use_mora without mora_type is read as type 1"), std::string::npos);
   EXPECT_NE(folder_.adapters()[0].adapter.get_if<Mora<mora::Sharing>>(), nullptr);
 }
 

@@ -17,6 +17,7 @@
 
 #include "mora/adapters/full.hpp"
 #include "mora/adapters/named_adapter.hpp"
+#include "mora/io/atomic_file.hpp"
 #include "mora/io/atomic_folder.hpp"
 #include "mora/io/llama/side_files.hpp"
 #include "mora/io/llama/tensor_merge.hpp"
@@ -140,6 +141,7 @@ template <Real T>
   AtomicFolder folder(target);
   for (const auto& [name, from] : files) {
     std::error_code error;
+    const detail::HoldSizeSignal hold;
     std::filesystem::copy_file(from, folder.path() / name, error);
     if (error) throw FileError(base / name, "cannot copy", error.value());
   }

@@ -24,6 +24,35 @@ template <class... Parts>
   throw FormatError(tensor.file(), concat("tensor ", in_quotes(tensor.name())), concat(parts...));
 }
 
+/// Tensors that must not be there: all are looked for, so that one message says how many they are.
+class WrongTensors {
+ public:
+  template <class... Reason>
+  void add(const StoredTensor& tensor, const Reason&... reason) {
+    if (!first_) {
+      first_.emplace(tensor);
+      reason_ = concat(reason...);
+    } else if (++more_ <= most_named) {
+      names_ += concat(more_ == 1 ? "" : ", ", in_quotes(tensor.name()));
+    }
+  }
+  /// Throws FormatError naming the first with its reason, and some of the others.
+  void refuse_any() const {
+    if (!first_) return;
+    if (more_ == 0) fail_tensor(*first_, reason_);
+    fail_tensor(*first_, reason_, "; ", more_, more_ == 1 ? " more does" : " more do",
+                " not belong here: ", names_, more_ > most_named ? ", ..." : "");
+  }
+
+ private:
+  static constexpr Index most_named = 5;
+
+  std::optional<StoredTensor> first_;
+  std::string reason_;
+  std::string names_;
+  Index more_ = 0;
+};
+
 /// The tensors of one module.
 class PeftModule {
  public:
@@ -95,13 +124,13 @@ inline void require_few_steps(const PeftConfig& config, Index characters,
 [[nodiscard]] inline Index rows_of(const StoredTensor& matrix) { return matrix.shape()[0]; }
 [[nodiscard]] inline Index cols_of(const StoredTensor& matrix) { return matrix.shape()[1]; }
 
-/// Throws FormatError unless the config says that this module is stored whole.
+/// A module's tensors are wrong unless the config says that it is stored whole.
 inline void require_saved(const PeftConfig& config, std::string_view module,
-                          const StoredTensor& tensor) {
+                          const StoredTensor& tensor, WrongTensors& wrong) {
   if (config.saves(module)) return;
-  fail_tensor(tensor, "is no part of an adapter, and its module ", in_quotes(module),
-              " is none of modules_to_save; expected names such as ",
-              in_quotes(peft_name("<module>", PeftRole::a)));
+  wrong.add(tensor, "is no part of an adapter, and its module ", in_quotes(module),
+            " is none of modules_to_save; expected names such as ",
+            in_quotes(peft_name("<module>", PeftRole::a)));
 }
 
 /// How the tensors of one folder have to be.
@@ -123,29 +152,18 @@ class PeftTensorRules {
     require_few_comparisons(config_, parts, file.path());
     require_few_steps(config_, characters, file.path());
     PeftModules modules;
-    for (const StoredTensor& tensor : file.tensors()) {
-      if (const auto stranger = peft_stranger(tensor.name()); !stranger.empty()) {
-        fail_tensor(tensor, "is a part of ", stranger, ", which is not supported");
-      }
-      const auto name = parse_peft_name(tensor.name());
-      if (!name) {
-        fail_tensor(tensor, "is no part of an adapter; expected names such as ",
-                    in_quotes(peft_name("<module>", PeftRole::a)));
-      }
-      tensor.require_float();
-      const auto& shape = tensor.shape();
-      if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
-        fail_tensor(tensor, "expected numbers, found shape ", shape_text(shape));
-      }
-      const bool whole = name->role == PeftRole::weight || name->role == PeftRole::bias;
-      // Of tied modules PEFT may name one and store both.
-      if (whole && !config_.ensure_weight_tying) require_saved(config_, name->module, tensor);
-      modules[name->module].put(name->role, tensor);
-    }
+    WrongTensors wrong;
+    for (const StoredTensor& tensor : file.tensors()) put(tensor, modules, wrong);
+    for (const auto& [name, module] : modules) find_strangers(module, wrong);
+    wrong.refuse_any();
+    for (const auto& [name, module] : modules) require_complete(name, module);
+    for (const auto& [name, module] : modules) require_targeted(name, module, wrong);
+    wrong.refuse_any();
     bool any = false;
     for (const auto& [name, module] : modules) {
-      check(name, module);
-      any = any || !module.saved();
+      if (module.saved()) continue;
+      check_shapes(name, module);
+      any = true;
     }
     if (!any) {
       throw FormatError(file.path(), concat("expected an adapter, found none in ", file.size(),
@@ -156,6 +174,28 @@ class PeftTensorRules {
   }
 
  private:
+  void put(const StoredTensor& tensor, PeftModules& modules, WrongTensors& wrong) const {
+    if (const auto stranger = peft_stranger(tensor.name()); !stranger.empty()) {
+      return wrong.add(tensor, "is a part of ", stranger, ", which is not supported");
+    }
+    const auto name = parse_peft_name(tensor.name());
+    if (!name) {
+      return wrong.add(tensor, "is no part of an adapter; expected names such as ",
+                       in_quotes(peft_name("<module>", PeftRole::a)));
+    }
+    tensor.require_float();
+    const auto& shape = tensor.shape();
+    if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
+      fail_tensor(tensor, "expected numbers, found shape ", shape_text(shape));
+    }
+    const bool whole = name->role == PeftRole::weight || name->role == PeftRole::bias;
+    // Of tied modules PEFT may name one and store both.
+    if (whole && !config_.ensure_weight_tying) {
+      require_saved(config_, name->module, tensor, wrong);
+    }
+    modules[name->module].put(name->role, tensor);
+  }
+
   /// Which tensors a module's adapter consists of.
   [[nodiscard]] std::vector<PeftRole> wanted(const PeftModule& module) const {
     switch (config_.dialect) {
@@ -185,31 +225,45 @@ class PeftTensorRules {
     return roles;
   }
 
-  void check(const std::string& name, const PeftModule& module) const {
-    if (module.saved()) return check_saved(name, module);
+  /// Parts of other adapters than the config's.
+  void find_strangers(const PeftModule& module, WrongTensors& wrong) const {
     const std::vector<PeftRole> roles = wanted(module);
     for (const PeftRole role : peft_adapter_roles) {
-      const bool expected = std::find(roles.begin(), roles.end(), role) != roles.end();
       const auto& tensor = module[role];
-      if (expected && !tensor) {
+      if (!tensor) continue;
+      if (module.saved()) {
+        wrong.add(*tensor, "is beside a whole copy of its module");
+      } else if (std::find(roles.begin(), roles.end(), role) == roles.end()) {
+        wrong.add(*tensor, "is no part of an adapter of ", config_.method(),
+                  transposed_ ? " with one transposed matrix" : "");
+      }
+    }
+  }
+
+  void require_complete(const std::string& name, const PeftModule& module) const {
+    if (module.saved()) return check_saved(name, module);
+    for (const PeftRole role : wanted(module)) {
+      const auto& tensor = module[role];
+      if (!tensor) {
         fail_tensor(module.any(), "expected ", in_quotes(peft_name(name, role)),
                     " beside it, found none");
       }
-      if (!expected && tensor)
-        fail_tensor(*tensor, "is no part of an adapter of ", config_.method(),
-                    transposed_ ? " with one transposed matrix" : "");
-      if (tensor && role == PeftRole::magnitude) {
-        if (tensor->shape().size() != 1) {
-          fail_tensor(*tensor, "expected a vector, found shape ", shape_text(tensor->shape()));
-        }
-      } else if (tensor && tensor->shape().size() != 2) {
-        fail_tensor(*tensor, "expected a matrix, found shape ", shape_text(tensor->shape()));
+      const bool vector = role == PeftRole::magnitude;
+      if (tensor->shape().size() != (vector ? 1u : 2u)) {
+        fail_tensor(*tensor, "expected a ", vector ? "vector" : "matrix", ", found shape ",
+                    shape_text(tensor->shape()));
       }
     }
-    if (!config_.targets(name)) {
-      fail_tensor(module.any(), "its module ", in_quotes(name),
-                  " is none of those that target_modules names");
-    }
+  }
+
+  void require_targeted(const std::string& name, const PeftModule& module,
+                        WrongTensors& wrong) const {
+    if (module.saved() || config_.targets(name)) return;
+    wrong.add(module.any(), "its module ", in_quotes(name),
+              " is none of those that target_modules names");
+  }
+
+  void check_shapes(const std::string& name, const PeftModule& module) const {
     switch (config_.dialect) {
       case PeftDialect::lora:
         check_factors(config_.rank_of(name), *module[PeftRole::a], *module[PeftRole::b]);
@@ -268,13 +322,9 @@ class PeftTensorRules {
   }
 
   void check_saved(const std::string& name, const PeftModule& module) const {
-    const StoredTensor& any = module.any();
-    for (const PeftRole role : peft_adapter_roles) {
-      if (module[role]) fail_tensor(*module[role], "is beside a whole copy of its module");
-    }
     const auto& weight = module[PeftRole::weight];
     if (!weight) {
-      fail_tensor(any, "expected ", in_quotes(peft_name(name, PeftRole::weight)),
+      fail_tensor(module.any(), "expected ", in_quotes(peft_name(name, PeftRole::weight)),
                   " beside it, found none");
     }
     if (weight->shape().size() != 1 && weight->shape().size() != 2) {

@@ -122,14 +122,17 @@ class PeftFolder {
       shapes.emplace(layer.module, &layer);
       if (!layer.tied_to.empty()) tied.insert({layer.module, layer.tied_to});
     }
+    detail::WrongTensors wrong;
     for (const auto& [name, module] : modules_) {
-      const auto shape = shapes.find(name);
-      if (shape == shapes.end()) no_such_module(module.any(), name, layers);
-      if (module.saved() && !tied.contains(name)) {
-        detail::require_saved(config_, name, module.any());
+      if (!shapes.contains(name)) {
+        wrong.add(module.any(), "its module ", detail::in_quotes(name), " is none of the model's ",
+                  layers.size(), ": ", first_names(layers));
+      } else if (module.saved() && !tied.contains(name)) {
+        detail::require_saved(config_, name, module.any(), wrong);
       }
-      require_fits(*shape->second, module);
     }
+    wrong.refuse_any();
+    for (const auto& [name, module] : modules_) require_fits(*shapes.at(name), module);
     for (const LayerShape& layer : layers) require_tied(layer);
     std::vector<std::pair<const LayerShape*, const detail::PeftModule*>> all;
     for (const auto& [name, module] : modules_) {
@@ -143,12 +146,20 @@ class PeftFolder {
                                               const Settings& settings) {
     const std::filesystem::path path = folder / "adapter_config.json";
     PeftConfig config = read_peft_config(path);
-    if (!settings.transposed) return config;
-    if (config.dialect != PeftDialect::paper) {
+    const bool paper = config.dialect == PeftDialect::paper;
+    const bool typed = paper && JsonObject::read(path).has("mora_type");
+    if (!settings.transposed) {
+      if (paper && !typed) {
+        config.warnings.push_back(detail::concat(
+            path.string(), ": use_mora without mora_type is read as type 1, the paper's default"));
+      }
+      return config;
+    }
+    if (!paper) {
       throw FormatError(path, "key 'use_mora'", "expected true for a transposed matrix");
     }
     // Without mora_type it reads as the paper's default.
-    if (!JsonObject::read(path).has("mora_type")) config.op = Rotation{};
+    if (!typed) config.op = Rotation{};
     if (!std::holds_alternative<Rotation>(config.op)) {
       throw FormatError(path, "key 'mora_type'",
                         detail::concat("expected 6 for a transposed matrix, found ",
@@ -193,15 +204,13 @@ class PeftFolder {
          });
   }
 
-  [[noreturn]] static void no_such_module(const StoredTensor& tensor, const std::string& name,
-                                          std::span<const LayerShape> layers) {
+  [[nodiscard]] static std::string first_names(std::span<const LayerShape> layers) {
     constexpr std::size_t most = 5;
-    std::string there;
+    std::string names;
     for (const LayerShape& layer : layers.first(std::min(most, layers.size()))) {
-      there += detail::concat(there.empty() ? "" : ", ", layer.module);
+      names += detail::concat(names.empty() ? "" : ", ", layer.module);
     }
-    detail::fail_tensor(tensor, "its module ", detail::in_quotes(name), " is none of the model's ",
-                        layers.size(), ": ", there, layers.size() > most ? ", ..." : "");
+    return names + (layers.size() > most ? ", ..." : "");
   }
 
   void require_fits(const LayerShape& layer, const detail::PeftModule& module) const {
