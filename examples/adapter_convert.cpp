@@ -127,6 +127,7 @@ int main(int count, char** arguments) {
     }
     programs::require_new(o.out);
     const mora::PeftFolder folder(o.adapter, {.transposed = o.transposed});
+    programs::refuse_idle(app, !programs::needs_weights(folder), "--links", "DoRA and HiRA");
     programs::print_warnings(folder.warnings());
     if (!o.base && programs::needs_weights(folder)) {
       throw mora::ArgumentError("the update of DoRA and HiRA depends on the weights: pass --base");

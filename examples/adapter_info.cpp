@@ -51,6 +51,7 @@ int main(int count, char** arguments) {
     programs::refuse_idle(app, !base, "--links", "--base");
     if (spectrum) programs::require_new(*spectrum);
     const mora::PeftFolder folder(adapter, {.transposed = transposed});
+    programs::refuse_idle(app, !programs::needs_weights(folder), "--links", "DoRA and HiRA");
     programs::print_warnings(folder.warnings());
     if (!base && programs::needs_weights(folder)) {
       std::cerr << "warning: the update of DoRA and HiRA depends on the weights: without --base "

@@ -4,6 +4,7 @@
 // out, and a run that was interrupted goes on where its last checkpoint is.
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
@@ -103,7 +104,10 @@ void require_log(const Options& o) {
     throw mora::FileError(*o.log, "expected a file or nothing, found something else");
   }
   if (std::filesystem::is_empty(*o.log)) return;
-  if (!o.resume) throw mora::FileError(*o.log, "is there already; name another place");
+  // Without the run's folder there is nothing to go on from: its name is a wrong one.
+  if (!o.resume || !std::filesystem::exists(*o.run)) {
+    throw mora::FileError(*o.log, "is there already; name another place");
+  }
   std::string line;
   std::getline(std::ifstream(*o.log), line);
   if (line == log_header) return;
@@ -224,12 +228,11 @@ struct AnySchedule {
   return kept.empty() ? mora::CsvHeader::write : mora::CsvHeader::leave_out;
 }
 
-/// A folder that the results will be put into.
+/// An empty folder that the results will replace, put there as they will be: where that cannot be
+/// done it is known before the training.
 void make_new(const std::filesystem::path& folder) {
-  programs::require_new(folder);
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw mora::FileError(folder, "cannot make this folder: " + error.message());
+  mora::detail::take_place(folder);
+  if (!std::filesystem::exists(folder)) mora::AtomicFolder(folder).commit();
 }
 
 /// Whether both folders have the same files, byte for byte.
@@ -255,11 +258,24 @@ void write_results(const std::filesystem::path& folder, const Save& save) {
   fresh.commit();
 }
 
-/// Both are there.
-void require_another(const std::string& option, const std::filesystem::path& folder,
-                     const std::filesystem::path& out) {
-  if (!std::filesystem::equivalent(folder, out)) return;
-  throw mora::ArgumentError(option + ": expected another folder than OUT");
+/// Results replace their folders: nothing else can be in one.
+void require_outside(const std::string& option, const std::filesystem::path& place,
+                     const std::string& name, const std::filesystem::path& folder) {
+  const auto whole = std::filesystem::weakly_canonical(mora::detail::absolute_folder(place));
+  const auto around = std::filesystem::weakly_canonical(mora::detail::absolute_folder(folder));
+  const auto [end, rest] = std::mismatch(around.begin(), around.end(), whole.begin(), whole.end());
+  if (end != around.end()) return;
+  throw mora::ArgumentError(option + ": expected a place outside of " + name + ", found " +
+                            place.string());
+}
+void require_apart(const Options& o) {
+  if (o.log) require_outside("--log", *o.log, "OUT", o.out);
+  if (o.run) require_outside("--run", *o.run, "OUT", o.out);
+  if (!o.merged) return;
+  require_outside("--merged", *o.merged, "OUT", o.out);
+  require_outside("OUT", o.out, "--merged", *o.merged);
+  if (o.log) require_outside("--log", *o.log, "--merged", *o.merged);
+  if (o.run) require_outside("--run", *o.run, "--merged", *o.merged);
 }
 
 /// What must be the same when a run goes on: all that its result depends on.
@@ -325,11 +341,10 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
                               ": is there already; go on from it with --resume, or name another "
                               "folder");
   }
-  for (const auto& leftover : mora::list_checkpoints(*o.run).leftovers) {
-    std::cerr << "removing " << leftover.string() << ", left by a process that ended\n";
-  }
-  mora::remove_leftovers(*o.run);
   const auto position = mora::load_training_state(checkpoint, model, optimizer, description);
+  for (const auto& leftover : mora::remove_leftovers(*o.run)) {
+    std::cerr << "removed " << leftover.string() << ", left by a process that ended\n";
+  }
   const auto passes = position.counters.find("dropout.passes");
   if (passes == position.counters.end()) {
     throw mora::FormatError(checkpoint, "expected a counter dropout.passes, found none");
@@ -347,6 +362,7 @@ void finetune(const CLI::App& app, Options& o) {
   o.train.steps = o.steps;
   o.train.validate();
   require_log(o);
+  require_apart(o);
   if (o.run && o.every < 1) {
     throw mora::ArgumentError(
         mora::detail::concat("--every: expected at least 1, found ", o.every));
@@ -366,26 +382,18 @@ void finetune(const CLI::App& app, Options& o) {
   mora::TextMap description;
   if (o.run) description = description_of(o, model, batches.dataset().size());
   if (o.run) resume(o, model, optimizer, batches, description);
+  const bool go_on = o.train.start.step > 0;
+  auto header = mora::CsvHeader::write;
+  if (o.log && go_on) header = cut_log(*o.log, o.train.start.step);
+  if (o.run) mora::make_folder(*o.run);
+  const std::string log_path = o.log.value_or("/dev/null");
+  std::ofstream log(log_path, go_on ? std::ios::app : std::ios::trunc);
+  if (!log) throw mora::FileError(log_path, "cannot write", errno);
   // After all that may fail for a wrong argument, so that no empty folder is left behind. A run
   // that was trained to its end may have been killed among its results.
   const bool trained = o.train.start.step == o.steps && o.steps > 0;
   if (!trained) make_new(o.out);
-  if (o.merged) {
-    if (!trained) make_new(*o.merged);
-    if (std::filesystem::exists(*o.merged) && std::filesystem::exists(o.out)) {
-      require_another("--merged", *o.merged, o.out);
-    }
-  }
-  if (o.run && std::filesystem::exists(*o.run) && std::filesystem::exists(o.out)) {
-    require_another("--run", *o.run, o.out);
-  }
-
-  const bool go_on = o.train.start.step > 0;
-  auto header = mora::CsvHeader::write;
-  if (o.log && go_on) header = cut_log(*o.log, o.train.start.step);
-  const std::string log_path = o.log.value_or("/dev/null");
-  std::ofstream log(log_path, go_on ? std::ios::app : std::ios::trunc);
-  if (!log) throw mora::FileError(log_path, "cannot write");
+  if (o.merged && !trained) make_new(*o.merged);
   mora::CsvLog csv(log, header);
   mora::CheckpointEvery checkpoints(o.every, model, [&](const mora::TrainState& state) {
     if (!o.run) return;
@@ -420,7 +428,10 @@ void finetune(const CLI::App& app, Options& o) {
   if (!is_full(o) && !o.merged) return;
   model.merge();
   const auto save_whole = [&](const auto& folder) {
-    mora::save_llama(model, folder, {.eos_token_id = base.end});
+    mora::save_llama(model, folder,
+                     {.eos_token_id = base.file.eos_token_id,
+                      .bos_token_id = base.file.bos_token_id,
+                      .pad_token_id = base.file.pad_token_id});
   };
   if (is_full(o)) write_results(o.out, save_whole);
   if (o.merged) write_results(*o.merged, save_whole);

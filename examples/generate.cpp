@@ -81,7 +81,7 @@ int main(int count, char** arguments) {
     refuse(greedy, "--top-p", "a --temperature above 0");
     refuse(greedy && !std::filesystem::is_regular_file(model_path), "--seed",
            "a --temperature above 0, or random weights of a config.json");
-    auto [model, end] = programs::language_model(model_path, seed, model_settings);
+    auto [model, file] = programs::language_model(model_path, seed, model_settings);
     if (!tokens) programs::require_bytes(model.config().vocab_size);
     if (adapter) {
       const mora::PeftFolder folder(*adapter, {.transposed = transposed});
@@ -96,7 +96,7 @@ int main(int count, char** arguments) {
       throw mora::ArgumentError("--stop: expected 0 to " + std::to_string(vocabulary - 1) +
                                 ", found " + std::to_string(token));
     }
-    for (const mora::Index token : end) {
+    for (const mora::Index token : file.eos_token_id) {
       if (token < vocabulary) settings.stop.push_back(static_cast<mora::Token>(token));
     }
     if (!tokens) settings.stop.push_back(Bytes::eos);

@@ -93,8 +93,14 @@ require_compiler() {
     have g++-12 || install_packages g++-12
     have g++-12 || die "g++ 12 or later is needed, this one is ${BASH_REMATCH[1]}"
     export CXX=g++-12
+  elif [[ "$major" =~ ^([0-9]+) ]]; then
+    ((BASH_REMATCH[1] >= 14)) || die "$compiler is clang ${BASH_REMATCH[1]}; 14 or later is needed"
+    links_openmp "$compiler" || install_packages libomp-dev
+    links_openmp "$compiler" || die "$compiler cannot link with -fopenmp (Debian package libomp-dev)"
   fi
 }
+
+links_openmp() { echo 'int main() {}' | "$1" -fopenmp -x c++ - -o /dev/null 2>/dev/null; }
 
 # Everything to configure, build and test.
 set_up() {

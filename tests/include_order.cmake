@@ -15,7 +15,7 @@ set(may_include_io core models/batch.hpp)
 # A folder in a folder can have rules of its own, instead of those.
 set(may_include_io/llama core operators adapters models io io/peft/module_update.hpp)
 set(may_include_io/peft core operators adapters analysis models io)
-set(may_include_io/train core optim train io)
+set(may_include_io/train core optim train/settings.hpp train/sampler.hpp io)
 
 include("${CMAKE_CURRENT_LIST_DIR}/header_rules.cmake")
 list(FILTER headers INCLUDE REGEX "/") # those in folders

@@ -146,6 +146,9 @@ TEST(NearestMora, OfWhatIsNotFiniteIsRefused) {
     EXPECT_TRUE(throws<mora::NumericError>({"not finite"},
                                            [&] { (void)mora::nearest_mora<double>(update); }));
   }
+  const Eigen::Map<const Matrix<double>> nowhere(nullptr, 5, 8);
+  EXPECT_TRUE(throws<mora::ArgumentError>({"update", "null"},
+                                          [&] { (void)mora::nearest_mora<double>(nowhere); }));
   const Matrix<double> empty(0, 8);
   EXPECT_TRUE(throws<mora::ShapeError>({"0"}, [&] { (void)mora::nearest_mora<double>(empty); }));
 }

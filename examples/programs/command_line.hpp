@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -18,6 +19,8 @@ inline int run(CLI::App& app, int count, char** arguments, const std::function<v
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  // Beyond a limit of a file's size a call fails then, and says so, instead of ending the program.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     work();
     std::cout.flush();

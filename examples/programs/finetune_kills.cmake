@@ -27,6 +27,9 @@ execute_process(COMMAND ${run} "${out}/alone" ${options} --run "${out}/run_alone
                 OUTPUT_QUIET ERROR_QUIET COMMAND_ERROR_IS_FATAL ANY)
 file(SHA256 "${out}/alone/adapter_model.safetensors" alone)
 
+# It waits until the process is dead; newer CMake's TIMEOUT does not, so that the next run would begin beside it.
+find_program(timeout timeout REQUIRED)
+
 set(kills 0)
 set(turn 0)
 while(kills LESS wanted)
@@ -41,15 +44,15 @@ while(kills LESS wanted)
     math(EXPR seconds "${limit} / 1000")
     math(EXPR thousandths "${limit} % 1000 + 1000")
     string(SUBSTRING "${thousandths}" 1 3 thousandths)
-    execute_process(COMMAND ${run} "${folder}" ${options} --run "${out}/run_${turn}" --resume
-                    TIMEOUT ${seconds}.${thousandths} RESULT_VARIABLE result OUTPUT_VARIABLE said
-                    ERROR_VARIABLE said)
+    execute_process(COMMAND "${timeout}" --foreground --signal=KILL ${seconds}.${thousandths}
+                            ${run} "${folder}" ${options} --run "${out}/run_${turn}" --resume
+                    RESULT_VARIABLE result OUTPUT_VARIABLE said ERROR_VARIABLE said)
     if(said MATCHES "going on after step ([0-9]+)" AND NOT CMAKE_MATCH_1 STREQUAL newest)
       message(FATAL_ERROR "went on after step ${CMAKE_MATCH_1}, but ${newest} was saved")
     elseif(newest GREATER -1 AND said MATCHES "beginning")
       message(FATAL_ERROR "began again, but step ${newest} was saved")
     endif()
-    if(result MATCHES "timeout")
+    if(result EQUAL 137)
       math(EXPR kills "${kills} + 1")
     elseif(NOT result STREQUAL "0")
       message(FATAL_ERROR "after ${kills} kills: ${result}: ${said}")

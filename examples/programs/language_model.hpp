@@ -10,6 +10,7 @@
 #include <mora/io/mapped_file.hpp>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "programs/program.hpp"
@@ -18,7 +19,7 @@ namespace programs {
 
 struct LanguageModel {
   mora::Llama<float> model;
-  std::vector<mora::Index> end;  ///< eos_token_id
+  mora::LlamaConfigFile file;
 };
 
 /// No model says a token that it does not have.
@@ -41,8 +42,11 @@ struct ModelSettings {
                                                   std::uint64_t seed,
                                                   const ModelSettings& settings) {
   if (std::filesystem::is_regular_file(path)) {
-    if (settings.keep_small) {
-      throw mora::ArgumentError("--keep-small is for a folder: a config.json alone has no weights");
+    for (const auto& [given, option] :
+         {std::pair(settings.keep_small, "--keep-small"), std::pair(settings.links, "--links")}) {
+      if (!given) continue;
+      throw mora::ArgumentError(std::string(option) +
+                                " is for a folder: a config.json alone has no weights");
     }
     const mora::LlamaConfigFile file = mora::read_llama_config(path);
     if (!file.missing.empty()) {
@@ -51,13 +55,13 @@ struct ModelSettings {
     print_warnings(file.warnings);
     warn_of_ends(file);
     mora::SplitMix64 generator(seed);
-    return {mora::Llama<float>(file.config, generator), file.eos_token_id};
+    return {mora::Llama<float>(file.config, generator), file};
   }
   const mora::LlamaFolder folder(path, {.links = settings.links});
   print_warnings(folder.warnings());
   warn_of_ends(folder.config_file());
   const auto small = settings.keep_small ? mora::SmallWeights::keep : mora::SmallWeights::widen;
-  return {folder.model<float>(small), folder.config_file().eos_token_id};
+  return {folder.model<float>(small), folder.config_file()};
 }
 
 inline void add_model_options(CLI::App& app, ModelSettings& settings) {
@@ -66,8 +70,14 @@ inline void add_model_options(CLI::App& app, ModelSettings& settings) {
   app.add_flag("--links", settings.links, "Follow links, as in Hugging Face's cache");
 }
 
-/// Tells a file from others of its name, as far as its size and its first and last mebibyte do.
+/// Tells a file from others of its name, by all of its bytes.
 [[nodiscard]] inline std::string fingerprint(const std::filesystem::path& path) {
+  const mora::MappedFile file(path);
+  return mora::detail::concat(file.size(), ' ', mora::detail::crc32(file.bytes()));
+}
+
+/// The same as far as its size and its first and last mebibyte do, for files of gigabytes.
+[[nodiscard]] inline std::string short_fingerprint(const std::filesystem::path& path) {
   const mora::MappedFile file(path);
   const auto bytes = file.bytes();
   const std::size_t part = std::min<std::size_t>(bytes.size(), std::size_t{1} << 20);
@@ -75,7 +85,7 @@ inline void add_model_options(CLI::App& app, ModelSettings& settings) {
                               mora::detail::crc32(bytes.last(part)));
 }
 
-/// The same of a model's config.json and files of weights.
+/// Of a model's config.json and files of weights.
 [[nodiscard]] inline std::string model_fingerprint(const std::filesystem::path& path) {
   if (!std::filesystem::is_directory(path)) return fingerprint(path);
   std::vector<std::filesystem::path> files = {path / "config.json"};
@@ -84,7 +94,9 @@ inline void add_model_options(CLI::App& app, ModelSettings& settings) {
   }
   std::sort(files.begin(), files.end());
   std::string all;
-  for (const auto& file : files) all += file.filename().string() + ' ' + fingerprint(file) + '\n';
+  for (const auto& file : files) {
+    all += file.filename().string() + ' ' + short_fingerprint(file) + '\n';
+  }
   return std::to_string(mora::detail::crc32(std::as_bytes(std::span(all))));
 }
 

@@ -65,6 +65,9 @@ expect(0 "y.tmp-999999999-0: left by a process that ended" adapter_merge "${out}
        --links)
 file(REMOVE_RECURSE "${out}/y" "${out}/y.tmp-999999999-0" "${out}/linked")
 expect(1 "--links is for --base" adapter_info "${adapter}" --links)
+expect(1 "--links is for DoRA and HiRA" adapter_info "${adapter}" --base "${out}/linked" --links)
+expect(1 "--links is for DoRA and HiRA" adapter_convert "${adapter}" "${out}/y" --to lora --base "${out}/linked"
+       --links)
 expect(1 "relative_error" adapter_convert "${adapter}" "${out}/y" --to lora --error 2)
 expect(1 "--to: .*found pytorch" adapter_convert "${adapter}" "${out}/y" --to pytorch)
 expect(0 "down_proj,2,0\\.[0-9]+" adapter_convert "${adapter}" "${out}/sharing" --to sharing --rank 2

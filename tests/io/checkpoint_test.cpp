@@ -216,11 +216,30 @@ TEST(Checkpoints, ArePrunedDownToWholeOnes) {
   EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-4", "ckpt-5"}));
   EXPECT_TRUE(throws<mora::ArgumentError>({"keep", "0"},
                                           [&] { mora::prune_checkpoints(folder.where(), 0); }));
-  std::filesystem::create_directory(folder / "ckpt-6.tmp-1-0");
-  write_file(folder / "ckpt-6.tmp-1-0/adapter", "half");
+}
+
+TEST(Checkpoints, LeftoversOfTheDeadAloneAreRemoved) {
+  const TemporaryFolder folder;
+  write_checkpoint(folder.where(), 4);
+  const auto half = [&](const std::string& name) {
+    std::filesystem::create_directory(folder / name);
+    write_file(folder / name / "adapter", "half");
+    return name;
+  };
+  const auto of = [](pid_t process) { return "ckpt-6.tmp-" + std::to_string(process) + "-0"; };
+  const std::string dead = half(of(ended_process()));
+  const std::string own = half(of(::getpid()));
+  const std::string living = half(of(::getppid()));
+  // Somebody's own folders.
+  std::vector<std::string> stay = {half("ckpt-6.tmp-mine"), half("ckpt-x.tmp-1-0"),
+                                   half("ckpt-6.tmp-1"), living, "ckpt-4"};
   EXPECT_EQ(newest_step(folder.where()), 4);
-  mora::remove_leftovers(folder.where());
-  EXPECT_EQ(folder.names(), (std::vector<std::string>{"ckpt-4", "ckpt-5"}));
+  EXPECT_EQ(mora::list_checkpoints(folder.where()).leftovers.size(), 3u);
+  std::vector<path> removed = {folder / dead, folder / own};
+  std::ranges::sort(removed);
+  EXPECT_EQ(mora::remove_leftovers(folder.where()), removed);
+  std::ranges::sort(stay);
+  EXPECT_EQ(folder.names(), stay);
 }
 
 TEST(Checkpoints, AreFoldersAndNoFilesOrLinks) {

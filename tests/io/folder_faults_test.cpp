@@ -112,8 +112,27 @@ TEST(CheckpointWriter, ReplacesABrokenOneOrSaysWhyNot) {
         const auto found = mora::find_checkpoint(folder / "run");
         ASSERT_TRUE(found.newest);
         EXPECT_TRUE(found.newest->step == 2 || thrown);
+        EXPECT_TRUE(std::filesystem::exists(folder / "run" / "ckpt-1"));
         EXPECT_TRUE(mora::list_checkpoints(folder / "run").leftovers.empty());
       });
+}
+
+// What cannot be read now may be whole.
+TEST(CheckpointWriter, RemovesNoneThatItCannotRead) {
+  const TemporaryFolder folder;
+  write_checkpoint(folder.where(), 1);
+  for (int k = 1;; ++k) {
+    ASSERT_LT(k, 100);
+    Faults faults{.fail_at = k, .code = EMFILE};
+    {
+      const FaultyCalls faulty(faults);
+      EXPECT_ANY_THROW(write_checkpoint(folder.where(), 1));
+    }
+    const auto found = mora::find_checkpoint(folder.where());
+    ASSERT_TRUE(found.newest) << faults.failed << ", call " << k;
+    EXPECT_EQ(found.newest->step, 1);
+    if (faults.failed.empty()) return;
+  }
 }
 
 TEST(CheckpointWriter, KeepsTheNewestWhateverFailsInPruning) {

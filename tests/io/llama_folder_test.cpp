@@ -98,9 +98,12 @@ TEST_P(StoredLlama, IsSavedAsItWas) {
                     .max_shard_bytes = std::string_view(GetParam()) == "tied_bf16_shards"
                                            ? mora::Index{2000}
                                            : mora::Index{5'000'000'000},
-                    .eos_token_id = folder.config_file().eos_token_id});
+                    .eos_token_id = folder.config_file().eos_token_id,
+                    .bos_token_id = 7});
   const LlamaFolder again(target / "new" / "folder");
   EXPECT_EQ(again.config_file().eos_token_id, folder.config_file().eos_token_id);
+  EXPECT_EQ(again.config_file().bos_token_id, mora::Index{7});
+  EXPECT_EQ(again.config_file().pad_token_id, std::nullopt);
   ASSERT_EQ(again.tensors().size(), folder.tensors().size());
   for (const mora::StoredTensor& tensor : folder.tensors().tensors()) {
     const mora::StoredTensor found = again.tensors().tensor(tensor.name());
@@ -179,7 +182,11 @@ TEST(LlamaFolders, TrainAdaptersOnSmallWeights) {
 TEST(LlamaFolders, AreWrittenAsTransformersWritesThem) {
   const LlamaFolder folder(stored_llama("untied_f32"));
   const TemporaryFolder target;
-  mora::save_llama(folder.model<float>(), target.where());
+  const mora::LlamaConfigFile& file = folder.config_file();
+  mora::save_llama(folder.model<float>(), target.where(),
+                   {.eos_token_id = file.eos_token_id,
+                    .bos_token_id = file.bos_token_id,
+                    .pad_token_id = file.pad_token_id});
   EXPECT_EQ(target.names(), (std::vector<std::string>{"config.json", "model.safetensors"}));
   EXPECT_EQ(read_file(target / "model.safetensors"),
             read_file(stored_llama("untied_f32") / "model.safetensors"));
@@ -258,6 +265,31 @@ TEST_F(ChangedFolder, TakesOlderConfigs) {
   EXPECT_EQ(folder.config().rope_theta, 500.0);
   EXPECT_EQ(folder.config().head_size(), 4);
   EXPECT_EQ(folder.config_file().eos_token_id, std::vector<mora::Index>{2});
+}
+
+// transformers': what is missing is 2 and 1, what is null is none, and old files say -1.
+TEST_F(ChangedFolder, HasTheSpecialTokensOfTransformers) {
+  const auto file = [&](const std::function<void(nlohmann::json&)>& change) {
+    change_config(change);
+    return mora::read_llama_config(config_path());
+  };
+  const auto missing = file([](nlohmann::json& json) {
+    for (const char* key : {"eos_token_id", "bos_token_id", "pad_token_id"}) json.erase(key);
+  });
+  EXPECT_EQ(missing.eos_token_id, std::vector<mora::Index>{2});
+  EXPECT_EQ(missing.bos_token_id, mora::Index{1});
+  EXPECT_EQ(missing.pad_token_id, std::nullopt);
+  const auto none = file([](nlohmann::json& json) {
+    for (const char* key : {"eos_token_id", "bos_token_id"}) json[key] = nullptr;
+    json["pad_token_id"] = -1;
+  });
+  EXPECT_EQ(none.eos_token_id, std::vector<mora::Index>{});
+  EXPECT_EQ(none.bos_token_id, std::nullopt);
+  EXPECT_EQ(none.pad_token_id, mora::Index{-1});
+  // As what they are read they are written, so that a missing key never gets another value.
+  const auto written = nlohmann::json::parse(mora::llama_config_json(none, Dtype::f32));
+  for (const char* key : {"eos_token_id", "bos_token_id"}) EXPECT_TRUE(written.at(key).is_null());
+  EXPECT_EQ(written["pad_token_id"], -1);
 }
 
 // A misspelt size would be that of another model.

@@ -359,14 +359,6 @@ TEST(MergeFolder, CopiesNoLinksUnlessAsked) {
   EXPECT_EQ(read_file(out / "merged/same"), "notes");
 }
 
-/// A process that has ended.
-[[nodiscard]] pid_t ended_process() {
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(0);
-  ::waitpid(child, nullptr, 0);
-  return child;
-}
-
 // 156: also what is left of a process that was killed.
 TEST(MergeFolder, SaysWhatItLeavesAlone) {
   const TemporaryFolder out;
@@ -375,6 +367,12 @@ TEST(MergeFolder, SaysWhatItLeavesAlone) {
     std::filesystem::create_directory(out / folder);
   }
   write_file(out / "base/training.bin", "weights?");
+  // Weights in other formats, and a config that would make an adapter of the folder.
+  const std::vector<std::string> others = {"consolidated.00.pth", "ggml.gguf",
+                                           "pytorch_model.bin.index.json", "adapter_config.json"};
+  for (const std::string& name : others) write_file(out / "base" / name, "{}");
+  write_file(out / "base/.mora-1-0.tmp", "half a file");
+  write_file(out / "base/tokenizer.json", "{}");
   const std::string dead = "merged.tmp-" + std::to_string(ended_process()) + "-0";
   const std::string own = "merged.tmp-" + std::to_string(::getpid()) + "-0";
   const std::string living = "merged.tmp-" + std::to_string(::getppid()) + "-1";
@@ -390,11 +388,19 @@ TEST(MergeFolder, SaysWhatItLeavesAlone) {
       return text.starts_with((out / name).string() + ": ") && text.find(of) != text.npos;
     });
   };
-  EXPECT_EQ(warnings.size(), 4u) << testing::PrintToString(warnings);
+  EXPECT_EQ(warnings.size(), 9u) << testing::PrintToString(warnings);
+  for (const std::string& name : others) EXPECT_EQ(warned("base/" + name, "not copied"), 1);
+  EXPECT_TRUE(std::filesystem::exists(out / "merged/tokenizer.json"));
+  for (const path& entry : std::filesystem::directory_iterator(out / "merged")) {
+    EXPECT_TRUE(entry.extension() == ".safetensors" || entry.filename() == "tokenizer.json")
+        << entry;
+  }
   EXPECT_EQ(warned("base/original", "not copied, as it is a folder"), 1);
   EXPECT_EQ(warned("base/training.bin", "not copied"), 1);
   EXPECT_EQ(warned(dead, "left by a process that ended"), 1);
   EXPECT_EQ(warned(living, "or still written"), 1);
+  // Containers number their processes alike: it may be an earlier one's.
+  EXPECT_EQ(warned(own, "or still written"), 1);
   for (const std::string& name : {dead, own, living}) {
     EXPECT_TRUE(std::filesystem::exists(out / name));
   }
@@ -428,6 +434,31 @@ TEST(MergeFolder, AFileThatCannotBeCopiedLeavesNothing) {
                                     folder / "merged");
   }));
   EXPECT_EQ(folder.names(), std::vector<std::string>{"base"});
+}
+
+// A link could not be replaced, which is to be known before the work.
+TEST(MergeFolder, TakesItsPlaceBeforeItWrites) {
+  const TemporaryFolder folder;
+  write_ones(folder / "base", {"a"}, 3, 2, mora::Dtype::f32);
+  std::filesystem::create_directory(folder / "empty");
+  std::filesystem::create_directory_symlink(folder / "empty", folder / "link");
+  const auto merge = [&](const path& target) {
+    mora::Index written = 0;
+    const auto call = [&] {
+      (void)mora::merge_folder<float>(
+          folder / "base", std::vector<NamedAdapter<float>>{{"a", plus_one(3, 2)}}, target,
+          {.progress = [&](mora::Index done, mora::Index) { written = done; }});
+    };
+    EXPECT_TRUE(throws<mora::FileError>({"is there already"}, call));
+    EXPECT_EQ(written, 0);
+  };
+  merge(folder / "link");
+  merge(folder / "link/");
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "empty"));
+  EXPECT_EQ(folder.names(), (std::vector<std::string>{"base", "empty", "link"}));
+  (void)mora::merge_folder<float>(
+      folder / "base", std::vector<NamedAdapter<float>>{{"a", plus_one(3, 2)}}, folder / "empty");
+  EXPECT_TRUE(std::filesystem::exists(folder / "empty/model.safetensors"));
 }
 
 /// Nothing is left of it.

@@ -386,6 +386,30 @@ TEST_F(PeftFolders, Case128TensorsThatBelongToNothing) {
                             ", ...; 1 more does", "layers.1.self_attn.q_proj.lora_A.weight'"}));
 }
 
+// PEFT stores the head's frozen weight too where the head is adapted (save_embedding_layers).
+TEST_F(PeftFolders, LeavesOutTheFrozenWeightOfAnAdaptedHead) {
+  copy("head");
+  const PeftFolder folder = open();
+  EXPECT_EQ(folder.modules(),
+            (std::vector<std::string>{"lm_head", "model.layers.0.self_attn.q_proj",
+                                      "model.layers.1.self_attn.q_proj"}));
+  ASSERT_EQ(folder.warnings().size(), 1u);
+  EXPECT_NE(folder.warnings()[0].find("the frozen weight of 'lm_head' is stored too"),
+            std::string::npos);
+  const Fixture fixture("peft_folders.safetensors");
+  mora::Llama<double> model = base_of<double>(folder);
+  mora::attach_peft(model, "stored", folder);
+  EXPECT_TRUE(near(model.logits(batch_of_tokens(fixture)), fixture.tensor("head.logits"),
+                   {.relative = wide_transformers_tolerance}));
+  // Alone it is no adapter's.
+  change_tensors([](Tensors& tensors) {
+    std::erase_if(tensors, [](const auto& tensor) {
+      return tensor.info.name.find("lm_head.lora_") != std::string::npos;
+    });
+  });
+  EXPECT_TRUE(is_refused({"lm_head.base_layer.weight': is the weight below an adapter"}));
+}
+
 TEST_F(PeftFolders, Case129OtherNames) {
   const auto rename = [&](const std::string& from, const std::string& to) {
     SetUp();

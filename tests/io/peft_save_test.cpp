@@ -87,7 +87,7 @@ TEST_F(PeftSave, KeepsEveryBitOfSettingsThatDiffer) {
   const std::vector<NamedAdapter<float>> saved = {
       {"a", lora_adapter({.rank = 2, .alpha = 0.1, .scaling = mora::LoraScaling::rank_stabilized})},
       {"b.a",
-       lora_adapter({.rank = 3, .alpha = 1e-300, .scaling = mora::LoraScaling::rank_stabilized})},
+       lora_adapter({.rank = 3, .alpha = 1e-30, .scaling = mora::LoraScaling::rank_stabilized})},
       {"c.b.a",
        lora_adapter({.rank = 1, .alpha = -4.0, .scaling = mora::LoraScaling::rank_stabilized})}};
   mora::save_peft(saved, target_.where());

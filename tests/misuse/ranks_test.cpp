@@ -278,5 +278,21 @@ TEST(Scale, MustBeFinite) {
   }
 }
 
+// It would be zero in float, and nothing could be learnt.
+TEST(Scale, MustNotVanishInTheScalar) {
+  Random random(1);
+  const mora::FrozenLinear<float> base(random_numbers<float>(6, 4));
+  auto square = make_layer<mora::MoraLinear<float>>(4, 6);
+  for (const double wrong : {1e-60, -1e-60}) {
+    EXPECT_TRUE(throws<ArgumentError>({"alpha", "at least", "1e-60"}, [&] {
+      mora::LoraLinear<float>(base, {.rank = 1, .alpha = wrong}, random.generator());
+    }));
+    EXPECT_TRUE(refuses<ArgumentError>(square, {"scale", "at least", "1e-60"},
+                                       [&] { square.adapter().set_scale(wrong); }));
+  }
+  square.adapter().set_scale(1e-44);
+  square.adapter().set_scale(0.0);
+}
+
 }  // namespace
 }  // namespace mora_tests

@@ -57,6 +57,14 @@ TEST(Layers, RefuseNumbersThatAreNowhere) {
   null("dy", [&] { (void)layer.backward(no_dy, saved); });
   null("dy", [&] { layer.backward_parameters(no_dy, saved); });
   null("result", [&] { layer.backward(y, saved, no_dx); });
+  Eigen::Map<Matrix<float>> no_weight(nullptr, 6, 4);
+  null("merge_into", [&] { layer.merge_into(no_weight); });
+  null("read_weight", [&] { layer.base().read_weight(0, no_weight); });
+  // Where a copy would be made of it first.
+  using Gaps = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;
+  null("matrix", [&] {
+    (void)layer.forward(Eigen::Map<const Matrix<float>, 0, Gaps>(nullptr, 3, 4, Gaps(8, 2)));
+  });
   // And what was saved is still there.
   x = layer.backward(y, saved);
   // No tokens need no memory.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -72,6 +73,14 @@ inline void write_file(const path& name, std::string_view bytes) {
   std::ifstream file(name, std::ios::binary);
   if (!file) throw std::runtime_error("cannot read " + name.string());
   return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// A process that has ended.
+[[nodiscard]] inline pid_t ended_process() {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  return child;
 }
 
 /// A limit of the size of files, while it lives.

@@ -155,7 +155,7 @@ class FrozenLinear {
   void read_weight(Index first, MutableView<T> rows) const {
     require_usable();
     detail::require_size("read_weight, columns (in_features)", in_, rows.cols());
-    detail::require_rows_apart("read_weight", detail::map_of(rows));
+    detail::require_target("read_weight", detail::map_of(rows));
     require_disjoint("read_weight", detail::map_of(rows));
     if (first < 0 || rows.rows() > out_ - first) {
       throw ShapeError(detail::concat("read_weight: expected rows of ", out_, ", found ",

@@ -44,6 +44,7 @@ class FullAdapter {
 
   [[nodiscard]] Index in_features() const { return weight_.value.cols(); }
   [[nodiscard]] Index out_features() const { return weight_.value.rows(); }
+  /// W [out, in] itself, with its gradient.
   [[nodiscard]] const Parameter<T>& weight() const { return weight_; }
   [[nodiscard]] Parameter<T>& weight() { return weight_; }
   /// [1, out], or empty.

@@ -66,7 +66,8 @@ class AdaptedLinear {
     typename A::Saved adapter_;
   };
 
-  /// A fresh adapter that changes nothing yet: the layer computes what the frozen one does.
+  /// A fresh adapter that changes nothing yet: the layer computes what the frozen one does, bit for
+  /// bit, where what the adapter sums on the way (C(x) for MoRA) is finite.
   /// Throws ArgumentError or ShapeError for settings that cannot be. A matrix that is moved in
   /// belongs to the frozen layer by then, and is gone when that is a temporary: who wants to try
   /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it
@@ -199,11 +200,12 @@ class AdaptedLinear {
   }
 
   /// Folds the update into a frozen weight of the layer's own, for good, and goes on with `fresh`,
-  /// an adapter of the same type that changes nothing yet: the layer computes what it did, within
-  /// rounding. Done every so often the updates add up to more than one of them can be: ReLoRA
-  /// (Lialin et al. 2023, arXiv 2307.05695) and ReMoRA (MoRA's paper, section 3.3). What others
-  /// share stays untouched. Throws as merge() does, StateError while merged, ShapeError where
-  /// `fresh` does not fit; nothing has changed then. Cost: a merge.
+  /// an adapter of the same type that changes nothing yet (which is not checked: an update that it
+  /// has comes on top): the layer computes what it did, within rounding. Done every so often the
+  /// updates add up to more than one of them can be: ReLoRA (Lialin et al. 2023, arXiv 2307.05695)
+  /// and ReMoRA (MoRA's paper, section 3.3). What others share stays untouched. Throws as merge()
+  /// does, StateError while merged, ShapeError where `fresh` does not fit; nothing has changed
+  /// then. Cost: a merge.
   void restart(A fresh) requires(bool(A::additive)) {
     const Use change = changing("restart");
     require_trainable("restart");
@@ -231,7 +233,7 @@ class AdaptedLinear {
     MutableMap<Scalar> target = detail::map_of(weight);
     detail::require_size("merge_into, rows (out_features)", out_features(), target.rows());
     detail::require_size("merge_into, columns (in_features)", in_features(), target.cols());
-    detail::require_rows_apart("merge_into", target);
+    detail::require_target("merge_into", target);
     const bool in_place = is_the_frozen_weight(target);
     if (!in_place) base_.require_disjoint("merge_into", target);
     if (in_place && shared == SharedWeight::refuse && base_.use_count() > 1) {
@@ -308,7 +310,7 @@ class AdaptedLinear {
   void compute(const ConstMap<Scalar>& x, MutableMap<Scalar> y, Saved* saved) const {
     require_usable();
     detail::require_size("forward, columns of x (in_features)", in_features(), x.cols());
-    detail::require_numbers("forward, x", x);
+    detail::require_memory("forward, x", x);
     if (saved) {
       require_trainable("forward for training");
       saved->tokens_ = -1;
@@ -335,7 +337,7 @@ class AdaptedLinear {
     }
     detail::require_size("backward, rows of dy (tokens)", saved.tokens_, dy.rows());
     detail::require_size("backward, columns of dy (out_features)", out_features(), dy.cols());
-    detail::require_numbers("backward, dy", dy);
+    detail::require_memory("backward, dy", dy);
     if constexpr (A::saves_input) {
       detail::require_size("backward, columns of the saved x (in_features)", in_features(),
                            saved.input_.cols());

@@ -118,6 +118,7 @@ class LoraAdapter {
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Index in_features() const { return a_.value.cols(); }
   [[nodiscard]] Index out_features() const { return b_.value.rows(); }
+  /// A [r, in] and B [out, r], with their gradients.
   [[nodiscard]] const Parameter<T>& a() const { return a_; }
   [[nodiscard]] Parameter<T>& a() { return a_; }
   [[nodiscard]] const Parameter<T>& b() const { return b_; }

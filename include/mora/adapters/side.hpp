@@ -25,11 +25,15 @@ inline void require_rank(Index rank) {
   }
 }
 
-/// A factor that is finite in the layer's scalar too.
+/// A factor that is finite in the layer's scalar too, and not zero there alone.
 template <class T>
 void require_factor(const char* name, double factor) {
   if (!(std::abs(factor) <= static_cast<double>(std::numeric_limits<T>::max()))) {
     throw ArgumentError(concat(name, ": expected a finite number, found ", factor));
+  }
+  if (factor != 0.0 && static_cast<T>(factor) == T(0)) {
+    throw ArgumentError(concat(name, ": expected 0 or a size of at least ",
+                               std::numeric_limits<T>::denorm_min(), ", found ", factor));
   }
 }
 

@@ -15,7 +15,7 @@ struct Budget {
 };
 
 /// The parameters of a layer or adapter with `in_features()` and `out_features()`, against LoRA's
-/// at `rank`.
+/// at `rank`. Throws as lora_budget does.
 template <class Layer>
 [[nodiscard]] Budget budget_of(const Layer& layer, Index rank) {
   return {parameter_count(layer), lora_budget(layer.in_features(), layer.out_features(), rank)};

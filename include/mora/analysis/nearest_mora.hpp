@@ -13,6 +13,7 @@
 
 namespace mora::inline MORA_ABI {
 
+/// What nearest_mora finds: an adapter, and how far its update is from the one that was asked for.
 template <Real T, class Op>
 struct NearestMora {
   MoraAdapter<T, Op> adapter;
@@ -119,14 +120,15 @@ template <class Op>
 ///
 /// A least-squares problem, as the update is linear in M: a few iterations for truncation and
 /// sharing, tens for rotation, each of in blocks side^2 multiply-adds. Memory: four updates and
-/// in blocks side numbers, in double. Throws what MoraAdapter's constructor throws; NumericError
-/// for an update that is not finite, an M beyond T, and an iteration that does not
-/// converge.
+/// in blocks side numbers, in double. Throws what MoraAdapter's constructor throws; ArgumentError
+/// for a null pointer; NumericError for an update that is not finite, an M beyond T, and an
+/// iteration that does not converge.
 template <Real T, class Op = Rotation>
 [[nodiscard]] NearestMora<T, Op> nearest_mora(const MatrixView<T>& update,
                                               const MoraSettings<Op>& settings = {}) {
   using Matrix = mora::Matrix<double>;
   NearestMora<T, Op> nearest{MoraAdapter<T, Op>(update.cols(), update.rows(), settings)};
+  detail::require_memory("nearest MoRA, update", update);
   if (!detail::all_finite(update)) throw NumericError("nearest MoRA: the update is not finite");
   const double largest = detail::largest_magnitude(update);
   if (largest == 0.0) return nearest;

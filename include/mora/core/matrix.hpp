@@ -99,6 +99,14 @@ template <class Map>
              x.cols(), Eigen::OuterStride<>(x.outerStride()));
 }
 
+/// Throws ArgumentError for numbers that are nowhere.
+template <class Map>
+void require_memory(const char* what, const Map& map) {
+  if (map.data() == nullptr && map.rows() > 0 && map.cols() > 0) {
+    throw ArgumentError(concat(what, ": the pointer is null"));
+  }
+}
+
 /// One row, as operators take it.
 template <class T>
 [[nodiscard]] std::span<T> row_span(const MutableMap<T>& x, Index row) {
@@ -135,6 +143,7 @@ class MatrixView : public ConstMap<T> {
         rebind(detail::map_memory<T>(x.derived()));
         return;
       }
+      detail::require_memory("matrix", x.derived());
     }
     copy_ = x;
     rebind(detail::map_of(std::as_const(copy_)));
@@ -188,19 +197,13 @@ void require_disjoint(const char* what, const ConstMap<T>& output, const ConstMa
   }
 }
 
+/// Throws ArgumentError for memory that is nowhere, or whose rows share numbers.
 template <class T>
-void require_rows_apart(const char* call, const MutableMap<T>& target) {
+void require_target(const char* call, const MutableMap<T>& target) {
+  require_memory(call, target);
   if (target.rows() > 1 && target.outerStride() < target.cols()) {
     throw ArgumentError(concat(call, ": rows of ", target.cols(), " numbers overlap, as ",
                                target.outerStride(), " lie between their beginnings"));
-  }
-}
-
-/// Throws ArgumentError for a map of numbers that are nowhere.
-template <class T>
-void require_numbers(const char* what, const ConstMap<T>& map) {
-  if (map.data() == nullptr && map.rows() > 0 && map.cols() > 0) {
-    throw ArgumentError(concat(what, ": the pointer is null"));
   }
 }
 
@@ -211,9 +214,8 @@ template <class T>
   const MutableMap<T> map = map_of(result);
   require_size("result, rows (tokens)", rows, map.rows());
   require_size("result, columns", cols, map.cols());
-  require_numbers("result", as_const(map));
-  require_numbers("input", input);
-  require_rows_apart("result", map);
+  require_memory("input", input);
+  require_target("result", map);
   require_disjoint("result", as_const(map), input);
   return map;
 }

@@ -17,6 +17,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "mora/io/descriptor.hpp"
 #include "mora/io/error.hpp"
@@ -248,12 +249,24 @@ class AtomicFile {
   std::atomic<bool> failed_ = false;        // a call of write_at() has
 };
 
-/// Makes a folder, and those it is in, unless it is there. Throws FileError where the system
-/// refuses.
+/// Makes a folder, and those it is in, unless it is there, for good. Throws FileError where the
+/// system refuses.
 inline void make_folder(const std::filesystem::path& path) {
   std::error_code error;
-  std::filesystem::create_directories(path, error);
+  const std::filesystem::path folder = std::filesystem::absolute(path, error);
+  if (error) throw FileError(path, "cannot find the working folder", error.value());
+  std::vector<std::filesystem::path> made;
+  for (auto each = folder; !std::filesystem::exists(each, error) && each.has_relative_path();
+       each = each.parent_path()) {
+    if (each.has_filename()) made.push_back(each);
+  }
+  std::filesystem::create_directories(folder, error);
   if (error) throw FileError(path, "cannot make this folder", error.value());
+  for (const auto& each : made) {
+    if (!detail::sync_folder(each.parent_path())) {
+      throw FileError(each, "is made, but its folder cannot be brought to the disk", errno);
+    }
+  }
 }
 
 /// Removes a file for good, if there is one. Throws FileError where the system refuses.

@@ -64,6 +64,11 @@ inline constexpr const char* temporary_mark = ".tmp-";
   return second.ec == std::errc() && second.ptr == end ? process : 0;
 }
 
+/// Whether there is no such process here.
+[[nodiscard]] inline bool has_ended(pid_t process) {
+  return ::kill(process, 0) != 0 && errno == ESRCH;
+}
+
 }  // namespace detail
 
 /// A folder of files that appears whole or not at all. It is filled under another name beside its
@@ -89,8 +94,13 @@ class AtomicFolder {
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
   ~AtomicFolder() {
-    std::error_code error;
-    if (!committed_) std::filesystem::remove_all(temporary_, error);
+    if (committed_) return;
+    try {
+      std::error_code error;
+      std::filesystem::remove_all(temporary_, error);
+    } catch (...) {
+      // Without memory it stays, as what a process leaves that is killed.
+    }
   }
 
   /// Where its files are written until commit().
@@ -126,7 +136,26 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
-/// A folder that an AtomicFolder of another process has filled, or is filling.
+namespace detail {
+
+/// Makes sure that an AtomicFolder can be put there, before work is done for it: an empty folder
+/// that is there is replaced by another. Throws FileError where anything else is, a link too, or
+/// where the system refuses: a mount, or a folder around it without rights.
+inline void take_place(const std::filesystem::path& target) {
+  const std::filesystem::path place = absolute_folder(target);
+  std::error_code error;
+  const auto status = std::filesystem::symlink_status(place, error);
+  if (!std::filesystem::exists(status)) return;
+  if (!std::filesystem::is_directory(status) || !std::filesystem::is_empty(place, error)) {
+    throw FileError(target, "is there already", EEXIST);
+  }
+  AtomicFolder(place).commit();
+}
+
+}  // namespace detail
+
+/// A folder that an AtomicFolder of another process has filled, or is filling; or of an earlier one
+/// with this process's number, as in containers.
 struct FolderLeft {
   std::filesystem::path path;
   pid_t process = 0;
@@ -154,12 +183,8 @@ struct FolderLeft {
     if (!name.starts_with(start)) continue;
     const pid_t process = detail::process_of(std::string_view(name).substr(start.size()));
     std::error_code unknown;
-    if (process == 0 || process == ::getpid() ||
-        !std::filesystem::is_directory(at->symlink_status(unknown))) {
-      continue;
-    }
-    const bool ended = ::kill(process, 0) != 0 && errno == ESRCH;
-    left.push_back({.path = at->path(), .process = process, .ended = ended});
+    if (process == 0 || !std::filesystem::is_directory(at->symlink_status(unknown))) continue;
+    left.push_back({.path = at->path(), .process = process, .ended = detail::has_ended(process)});
   }
   std::ranges::sort(left, {}, &FolderLeft::path);
   return left;

@@ -164,10 +164,22 @@ inline void verify_checkpoint(const Checkpoint& checkpoint) {
   }
 }
 
+namespace detail {
+
+/// The process in `ckpt-<step>.tmp-<process>-<number>`; 0 for anything else.
+[[nodiscard]] inline pid_t writer_of(std::string_view name) {
+  const std::size_t mark = name.find(temporary_mark);
+  if (mark == name.npos || !checkpoint_step(std::string(name.substr(0, mark)))) return 0;
+  return process_of(name.substr(mark + std::string_view(temporary_mark).size()));
+}
+
+}  // namespace detail
+
 /// What is in the folder of a run.
 struct CheckpointList {
   std::vector<Checkpoint> checkpoints;  ///< By their names, newest first; none of them was opened.
-  std::vector<std::filesystem::path> leftovers;  ///< Of processes that died: remove_leftovers.
+  /// What processes have not finished: of those that died, see remove_leftovers, and of the living.
+  std::vector<std::filesystem::path> leftovers;
 };
 
 /// By step as a number: ckpt-10 is newer than ckpt-9, whatever the clock says. Files and links are
@@ -181,7 +193,7 @@ struct CheckpointList {
     if (!name.starts_with("ckpt-") || !detail::is_real_folder(folder / name)) continue;
     if (const auto step = detail::checkpoint_step(name)) {
       list.checkpoints.push_back({folder / name, *step});
-    } else if (name.find(detail::temporary_mark) != std::string::npos) {
+    } else if (detail::writer_of(name) != 0) {
       list.leftovers.push_back(folder / name);
     }
   }
@@ -233,12 +245,18 @@ inline void prune_checkpoints(const std::filesystem::path& folder, Index keep = 
   }
 }
 
-/// Removes what processes left that died while they wrote a checkpoint. Nobody may be writing one.
-/// Throws FileError where the system refuses.
-inline void remove_leftovers(const std::filesystem::path& folder) {
+/// Removes what processes left that died while they wrote a checkpoint, and returns what that was.
+/// This process may not be writing one: what has its number is an earlier one's, as in containers.
+/// What has the number of a living process stays. Throws FileError where the system refuses.
+inline std::vector<std::filesystem::path> remove_leftovers(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> removed;
   for (const std::filesystem::path& path : list_checkpoints(folder).leftovers) {
+    const pid_t process = detail::writer_of(path.filename().string());
+    if (process != ::getpid() && !detail::has_ended(process)) continue;
     detail::remove_checkpoint(path);
+    removed.push_back(path);
   }
+  return removed;
 }
 
 /// Writes a checkpoint:
@@ -296,8 +314,8 @@ class CheckpointWriter {
     try {
       verify_checkpoint(checkpoint);
       return true;
-    } catch (const Error&) {
-      return false;
+    } catch (const FormatError&) {
+      return false;  // what cannot be read now may be whole
     }
   }
 

@@ -87,9 +87,13 @@ class JsonObject {
     return at == json_.end() || at->is_null() ? nullptr : &*at;
   }
   [[nodiscard]] bool has(std::string_view key) { return find(key) != nullptr; }
+  /// Whether it is there and null, which is not the same as missing where that has a default.
+  [[nodiscard]] bool is_null(std::string_view key) {
+    return !has(key) && json_.contains(std::string(key));
+  }
   /// For keys that must not be null: throws FormatError, saying what is expected, where one is.
   void refuse_null(std::string_view key, std::string_view expected) {
-    if (!has(key) && json_.contains(std::string(key))) wrong(key, expected, Json());
+    if (is_null(key)) wrong(key, expected, Json());
   }
 
   /// From 0 to 2^63 - 1.

@@ -28,7 +28,8 @@ namespace mora::inline MORA_ABI {
 /// How the bytes of a file come into memory.
 enum class FileAccess {
   /// As the file's own pages: nothing is read until it is used, and nothing is kept twice. Whoever
-  /// shortens the file meanwhile makes the program die (SIGBUS), and whoever writes into it changes
+  /// shortens the file meanwhile makes the program die (SIGBUS), as a disk or network that fails
+  /// then does, and whoever writes into it changes
   /// what is read; replacing it by another file of its name does no harm. Where the system has no
   /// mmap, the same as `copied`.
   mapped,

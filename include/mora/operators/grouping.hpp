@@ -198,6 +198,7 @@ template <class Groups>
 class GroupSum {
  public:
   explicit GroupSum(Groups groups) : groups_(std::move(groups)) {}
+  /// Throws ArgumentError for sizes below 1.
   GroupSum(Index in, Index side) : groups_(in, side) {}
   [[nodiscard]] Index in_features() const { return groups_.features(); }
   [[nodiscard]] Index side() const { return groups_.groups(); }

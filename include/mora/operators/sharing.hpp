@@ -13,6 +13,7 @@ namespace mora::inline MORA_ABI {
 /// the side does not divide `in`, some inputs count twice. One block.
 class WrappedStridedSum {
  public:
+  /// Throws ArgumentError for sizes below 1.
   WrappedStridedSum(Index in, Index side) : groups_(in, side) {}
   [[nodiscard]] Index in_features() const { return groups_.features(); }
   [[nodiscard]] Index side() const { return groups_.groups(); }

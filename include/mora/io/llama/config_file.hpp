@@ -16,7 +16,10 @@ namespace mora::inline MORA_ABI {
 /// What config.json of a Hugging Face LLaMA says.
 struct LlamaConfigFile {
   LlamaConfig config;
-  std::vector<Index> eos_token_id = {};    ///< One or several after which a text ends, or none.
+  // Missing keys have transformers' defaults; null is none.
+  std::vector<Index> eos_token_id = {2};             ///< Tokens after which a text ends, or none.
+  std::optional<Index> bos_token_id = 1;             ///< With which texts begin; not used here.
+  std::optional<Index> pad_token_id = std::nullopt;  ///< Negative in some files; not used here.
   std::vector<std::string> missing = {};   ///< Sizes that it does not say, which are LlamaConfig's.
   std::vector<std::string> warnings = {};  ///< What is left out and changes no result.
 };
@@ -109,7 +112,16 @@ inline void require_plain_llama(JsonObject& json) {
   for (const char* const key : {"num_key_value_heads", "head_dim"}) {
     if (json.whole(key).value_or(1) == 0) json.fail(key, "expected at least 1, found 0");
   }
-  file.eos_token_id = json.wholes("eos_token_id").value_or(std::vector<Index>{});
+  if (json.is_null("eos_token_id")) file.eos_token_id.clear();
+  if (auto tokens = json.wholes("eos_token_id")) file.eos_token_id = std::move(*tokens);
+  const auto token = [&](const char* key, std::optional<Index>& value) {
+    if (json.is_null(key)) value.reset();
+    if (const auto* const found = json.find(key); found && found->is_number_integer()) {
+      value = found->get<Index>();
+    }
+  };
+  token("bos_token_id", file.bos_token_id);
+  token("pad_token_id", file.pad_token_id);
   if (json.number("attention_dropout").value_or(0.0) != 0.0) {
     file.warnings.push_back(path.string() + ": attention_dropout is left out");
   }
@@ -156,11 +168,18 @@ inline void require_plain_llama(JsonObject& json) {
       {"tie_word_embeddings", config.tie_word_embeddings},
       {"torch_dtype", torch_dtype()},
   };
-  if (file.eos_token_id.size() == 1) {
-    json["eos_token_id"] = file.eos_token_id.front();
-  } else if (!file.eos_token_id.empty()) {
+  // A key that is missing has transformers' default.
+  const auto token = [](const std::optional<Index>& number) {
+    return number ? nlohmann::ordered_json(*number) : nlohmann::ordered_json(nullptr);
+  };
+  if (file.eos_token_id.size() > 1) {
     json["eos_token_id"] = file.eos_token_id;
+  } else {
+    json["eos_token_id"] =
+        token(file.eos_token_id.empty() ? std::nullopt : std::optional(file.eos_token_id.front()));
   }
+  json["bos_token_id"] = token(file.bos_token_id);
+  json["pad_token_id"] = token(file.pad_token_id);
   return json.dump(2) + "\n";
 }
 

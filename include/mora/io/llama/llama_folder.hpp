@@ -149,7 +149,10 @@ class LlamaFolder {
 struct LlamaSaveSettings {
   Dtype dtype = Dtype::f32;               ///< f64, f32, f16 or bf16; rounded once.
   Index max_shard_bytes = 5'000'000'000;  ///< See ShardedWriterSettings.
-  std::vector<Index> eos_token_id = {};   ///< For config.json.
+  // For config.json, see LlamaConfigFile.
+  std::vector<Index> eos_token_id = {};
+  std::optional<Index> bos_token_id = std::nullopt;
+  std::optional<Index> pad_token_id = std::nullopt;
 };
 
 /// Writes a model as a Hugging Face folder, which is made when it is not there: the frozen weights,
@@ -168,8 +171,11 @@ void save_llama(const Llama<T>& model, const std::filesystem::path& folder,
     infos.push_back({tensor.name, settings.dtype, detail::stored_shape(tensor)});
     places.emplace(tensor.name, place);
   }
-  const std::string config =
-      llama_config_json({model.config(), settings.eos_token_id, {}}, settings.dtype);
+  const std::string config = llama_config_json({.config = model.config(),
+                                                .eos_token_id = settings.eos_token_id,
+                                                .bos_token_id = settings.bos_token_id,
+                                                .pad_token_id = settings.pad_token_id},
+                                               settings.dtype);
   make_folder(folder);
   AtomicFile config_file(folder / "config.json");
   config_file.write(std::as_bytes(std::span(config)));

@@ -49,15 +49,6 @@ struct MergeFolderSettings {
 
 namespace detail {
 
-/// Throws FileError where anything but an empty folder is.
-inline void require_free_place(const std::filesystem::path& target) {
-  std::error_code error;
-  const auto status = std::filesystem::symlink_status(target, error);
-  if (!std::filesystem::exists(status)) return;
-  if (std::filesystem::is_directory(status) && std::filesystem::is_empty(target, error)) return;
-  throw FileError(target, "is there already", EEXIST);
-}
-
 inline void require_rounding_error(const MergedModule& merged, double most) {
   if (merged.rounding_error <= most) return;
   throw NumericError(concat(merged.module, ": rounding to ", name_of(merged.dtype),
@@ -136,7 +127,7 @@ template <Real T>
   }
 
   const auto files = detail::side_files(base, tensors, settings.links, warn);
-  detail::require_free_place(target);
+  detail::take_place(target);
   for (const FolderLeft& left : folders_left_beside(target)) warn(left.text());
   AtomicFolder folder(target);
   for (const auto& [name, from] : files) {

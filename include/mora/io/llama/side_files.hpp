@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -11,6 +13,16 @@
 #include "mora/io/sharded_tensors.hpp"
 
 namespace mora::inline MORA_ABI::detail {
+
+/// Files of weights in other formats, their indices, and the config of an adapter, which would make
+/// the folder one.
+[[nodiscard]] inline bool has_other_weights(const std::string& name) {
+  if (name == "adapter_config.json" || name.ends_with(".bin.index.json")) return true;
+  constexpr std::array extensions = {".safetensors", ".bin", ".pth",     ".pt",   ".ckpt", ".gguf",
+                                     ".ggml",        ".h5",  ".msgpack", ".onnx", ".ot"};
+  const std::string extension = std::filesystem::path(name).extension().string();
+  return std::ranges::find(extensions, extension) != extensions.end();
+}
 
 /// What a merged folder has of the base's besides the weights: real paths by name. `warn` is told
 /// what stays behind. Throws FormatError for links that lead out of the folder and hard ones, as
@@ -36,8 +48,10 @@ template <class Warn>
                                                        : "as it is no regular file");
     } else if (weights.contains(std::filesystem::canonical(file, error))) {
       continue;
-    } else if (file.extension() == ".safetensors" || file.extension() == ".bin") {
+    } else if (has_other_weights(name)) {
       stays("as it may have weights that are not merged");
+    } else if (name.starts_with(".mora-")) {
+      continue;  // what a process left that was killed while it wrote a file
     } else {
       files.emplace(name, path_in_folder(base, name, links, "cannot copy"));
     }

@@ -64,6 +64,8 @@ class PeftModule {
     if (place) fail_tensor(tensor, "is ", in_quotes(place->name()), " a second time");
     place.emplace(tensor);
   }
+  /// The weight below an adapter, which PEFT stores beside that of a head; it is not read.
+  [[nodiscard]] bool has_frozen() const { return (*this)[PeftRole::frozen].has_value(); }
   /// The module itself is stored, not an adapter for it.
   [[nodiscard]] bool saved() const { return (*this)[PeftRole::weight] || (*this)[PeftRole::bias]; }
   /// Of all of them: see StoredTensor.
@@ -238,6 +240,15 @@ class PeftTensorRules {
                   transposed_ ? " with one transposed matrix" : "");
       }
     }
+    const auto& frozen = module[PeftRole::frozen];
+    if (frozen && !has_adapter(module)) {
+      wrong.add(*frozen, "is the weight below an adapter, which is not here");
+    }
+  }
+
+  [[nodiscard]] static bool has_adapter(const PeftModule& module) {
+    return std::ranges::any_of(peft_adapter_roles,
+                               [&](PeftRole role) { return module[role].has_value(); });
   }
 
   void require_complete(const std::string& name, const PeftModule& module) const {

@@ -181,8 +181,15 @@ class PeftFolder {
     return SafetensorsFile(file, access);
   }
 
-  /// Keys that name modules without tensors: they change nothing.
+  /// Keys that name modules without tensors, and frozen weights beside adapters (PEFT stores a
+  /// head's where it is adapted): they change nothing.
   void warn_of_missing() {
+    for (const auto& [name, module] : modules_) {
+      if (!module.has_frozen()) continue;
+      config_.warnings.push_back(
+          detail::concat(file_.path().string(), ": the frozen weight of ", detail::in_quotes(name),
+                         " is stored too, and left out: the model's own is taken"));
+    }
     const auto warn = [&](const char* key, const auto& names, const auto& fits) {
       for (const std::string& each : names) {
         const bool any = std::any_of(modules_.begin(), modules_.end(), [&](const auto& module) {

@@ -27,9 +27,10 @@ enum class PeftRole : std::size_t {
   lokr_w2_a,
   lokr_w2_b,
   weight,
-  bias
+  bias,
+  frozen
 };
-inline constexpr std::size_t peft_roles = 15;
+inline constexpr std::size_t peft_roles = 16;
 /// Those of adapters.
 inline constexpr std::array peft_adapter_roles = {
     PeftRole::a,         PeftRole::b,         PeftRole::m,       PeftRole::magnitude,
@@ -72,6 +73,7 @@ inline constexpr std::array peft_suffixes = {
     PeftSuffix{".lora_B.default.weight", PeftRole::b},
     PeftSuffix{".lora_magnitude_vector.weight", PeftRole::magnitude},
     PeftSuffix{".lora_magnitude_vector.default.weight", PeftRole::magnitude},
+    PeftSuffix{".base_layer.weight", PeftRole::frozen},
     PeftSuffix{".weight", PeftRole::weight},
     PeftSuffix{".bias", PeftRole::bias},
 };

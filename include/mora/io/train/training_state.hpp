@@ -228,7 +228,7 @@ template <Module M, UpdateRule Rule>
   detail::require_no_more(parameters, names);
 
   using O = Optimizer<Rule>;
-  if (const std::string& kind = detail::text_in(moments, "moments");
+  if (const std::string kind = detail::text_in(moments, "moments");
       kind != detail::optimizer_kind<O>()) {
     throw FormatError(moments.path(), "metadata 'moments'",
                       detail::concat("expected ", detail::in_quotes(detail::optimizer_kind<O>()),
