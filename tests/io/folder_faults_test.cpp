@@ -51,6 +51,10 @@ void fail_every_call(const Prepare& prepare, const Write& write, const Look& loo
     }
     SCOPED_TRACE(testing::Message() << "call " << k << ", " << faults.failed);
     EXPECT_EQ(open_files(), files_before);
+    // Nobody knows then what is on the disk.
+    if (faults.failed == "fsync") {
+      EXPECT_TRUE(thrown);
+    }
     look(thrown);
     if (faults.failed.empty()) {
       EXPECT_FALSE(thrown);

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <mora/io/checkpoint_folder.hpp>
 #include <mora/io/sharded_tensors.hpp>
 #include <mora/io/sharded_writer.hpp>
+#include <new>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -155,6 +158,36 @@ TEST(SafetensorsWriter, LeavesTheOldFileWhenThereIsNoMemory) {
                 }),
             5);
   EXPECT_EQ(SafetensorsFile(name).size(), 2);
+}
+
+// Also where there is no memory to clean up with.
+TEST(CheckpointWriter, LeavesWholeCheckpointsWhenThereIsNoMemoryAnyMore) {
+  const TemporaryFolder folder;
+  const auto write = [&](mora::Index step) {
+    mora::CheckpointWriter writer(folder.where(), step);
+    mora::AtomicFile file(writer.path("adapter"));
+    file.write(std::as_bytes(std::span("numbers")));
+    file.commit();
+    writer.commit();
+  };
+  write(1);
+  for (long k = 1;; ++k) {
+    ASSERT_LT(k, 1000);
+    bool failed = false;
+    fail_allocations_from(k);
+    try {
+      write(2);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    fail_allocation(0);
+    const auto found = mora::find_checkpoint(folder.where());
+    ASSERT_TRUE(found.newest) << "allocation " << k;
+    EXPECT_EQ(found.passed_over, std::vector<std::string>{});
+    if (!failed) break;
+    if (found.newest->step == 2) std::filesystem::remove_all(folder / "ckpt-2");
+  }
+  EXPECT_EQ(mora::find_checkpoint(folder.where()).newest->step, 2);
 }
 
 TEST(ShardedWriter, LeavesTheOldModelOrNoneWhenThereIsNoMemory) {

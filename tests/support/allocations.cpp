@@ -13,6 +13,7 @@ namespace {
 std::atomic<long> count{0};
 std::atomic<long> live{0};
 std::atomic<long> until_failure{0};
+std::atomic<bool> for_good{false};
 std::atomic<std::size_t> largest{0};
 std::atomic<long> bytes{0};
 std::atomic<long> most_bytes{0};
@@ -23,7 +24,9 @@ bool admit(std::size_t size) {
   std::size_t known = largest;
   while (known < size && !largest.compare_exchange_weak(known, size)) {
   }
-  return until_failure.load() <= 0 || --until_failure != 0;
+  if (until_failure.load() <= 0 || --until_failure != 0) return true;
+  if (for_good) until_failure = 1;
+  return false;
 }
 
 void count_bytes(void* memory, long sign) {
@@ -55,7 +58,14 @@ long live_allocations() { return live; }
 long take_largest_allocation() { return static_cast<long>(largest.exchange(0)); }
 long live_bytes() { return bytes; }
 long take_most_live_bytes() { return most_bytes.exchange(bytes); }
-void fail_allocation(long k) { until_failure = k; }
+void fail_allocation(long k) {
+  for_good = false;
+  until_failure = k;
+}
+void fail_allocations_from(long k) {
+  for_good = true;
+  until_failure = k;
+}
 bool allocation_failed() { return until_failure <= 0; }
 
 }  // namespace mora_tests

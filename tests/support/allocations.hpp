@@ -27,6 +27,9 @@ namespace mora_tests {
 /// std::bad_alloc), counted from 1; those after it succeed again. 0 takes an order back.
 void fail_allocation(long k);
 
+/// The same with all those after it, until fail_allocation(0).
+void fail_allocations_from(long k);
+
 /// Whether the order was carried out.
 [[nodiscard]] bool allocation_failed();
 

@@ -10,29 +10,17 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <vector>
 
 #include "mora/io/atomic_file.hpp"
+#include "mora/io/folder_entries.hpp"
 
 namespace mora::inline MORA_ABI {
 
 namespace detail {
-
-/// The names of what is in a folder, sorted. Throws FileError where it cannot be read.
-[[nodiscard]] inline std::set<std::string> names_in(const std::filesystem::path& folder) {
-  std::set<std::string> names;
-  std::error_code error;
-  std::filesystem::directory_iterator at(folder, error);
-  for (; !error && at != std::filesystem::directory_iterator(); at.increment(error)) {
-    names.insert(at->path().filename().string());
-  }
-  if (error) throw FileError(folder, "cannot read this folder", error.value());
-  return names;
-}
 
 /// Brings a file to the disk, whoever wrote it. Throws FileError where the system refuses.
 inline void sync_file(const std::filesystem::path& path) {
@@ -96,8 +84,7 @@ class AtomicFolder {
   ~AtomicFolder() {
     if (committed_) return;
     try {
-      std::error_code error;
-      std::filesystem::remove_all(temporary_, error);
+      (void)detail::remove_folder(temporary_);
     } catch (...) {
       // Without memory it stays, as what a process leaves that is killed.
     }
@@ -170,23 +157,24 @@ struct FolderLeft {
   }
 };
 
-/// Those beside `target`, by name; nothing is removed. None where their folder cannot be read.
+/// Those beside `target`, by name; nothing is removed. Throws FileError where their folder cannot
+/// be read.
 [[nodiscard]] inline std::vector<FolderLeft> folders_left_beside(
     const std::filesystem::path& target) {
   const std::filesystem::path whole = detail::absolute_folder(target);
   const std::string start = whole.filename().string() + detail::temporary_mark;
+  const std::filesystem::path folder = whole.parent_path();
   std::vector<FolderLeft> left;
   std::error_code error;
-  std::filesystem::directory_iterator at(whole.parent_path(), error);
-  for (; !error && at != std::filesystem::directory_iterator(); at.increment(error)) {
-    const std::string name = at->path().filename().string();
+  if (!std::filesystem::exists(folder, error)) return left;
+  for (const std::string& name : detail::names_in(folder)) {
     if (!name.starts_with(start)) continue;
     const pid_t process = detail::process_of(std::string_view(name).substr(start.size()));
-    std::error_code unknown;
-    if (process == 0 || !std::filesystem::is_directory(at->symlink_status(unknown))) continue;
-    left.push_back({.path = at->path(), .process = process, .ended = detail::has_ended(process)});
+    const auto status = std::filesystem::symlink_status(folder / name, error);
+    if (process == 0 || !std::filesystem::is_directory(status)) continue;
+    left.push_back(
+        {.path = folder / name, .process = process, .ended = detail::has_ended(process)});
   }
-  std::ranges::sort(left, {}, &FolderLeft::path);
   return left;
 }
 

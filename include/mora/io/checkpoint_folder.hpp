@@ -90,9 +90,7 @@ inline constexpr Index most_manifest_bytes = 1 << 20;
 /// checkpoint.
 inline void remove_checkpoint(const std::filesystem::path& folder) {
   if (!is_real_folder(folder / manifest_name)) remove_file(folder / manifest_name);
-  std::error_code error;
-  std::filesystem::remove_all(folder, error);
-  if (error) throw FileError(folder, "cannot remove", error.value());
+  if (!remove_folder(folder)) throw FileError(folder, "cannot remove", errno);
 }
 
 }  // namespace detail
