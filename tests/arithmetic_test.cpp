@@ -93,6 +93,7 @@ TEST(WeightedSum, RefusesWhatHasNone) {
   const Sharing other_seed(12, 10, {.rank = 2, .op = {.seed = 2}});
   const Sharing other_side(12, 10, {.rank = 4, .op = {.seed = 1}});
   const Sharing other_shape(13, 9, {.rank = 2, .op = {.seed = 1}});
+  const Sharing other_outputs(12, 11, {.rank = 2, .op = {.seed = 1}});
   const auto sum = [&](const Sharing* second, double weight = 1.0) {
     return [=, &one] {
       (void)mora::weighted_sum(Summands<Sharing>{{&one, 1.0}, {second, weight}});
@@ -102,6 +103,7 @@ TEST(WeightedSum, RefusesWhatHasNone) {
   EXPECT_TRUE(throws<ArgumentError>({"operators"}, sum(&other_seed)));
   EXPECT_TRUE(throws<ShapeError>({"side of M", "found"}, sum(&other_side)));
   EXPECT_TRUE(throws<ShapeError>({"in_features", "12", "13"}, sum(&other_shape)));
+  EXPECT_TRUE(throws<ShapeError>({"out_features"}, sum(&other_outputs)));
   EXPECT_TRUE(throws<ArgumentError>({"adapter 1", "null"}, sum(nullptr)));
   EXPECT_TRUE(throws<ArgumentError>({"weight 1", "inf"}, sum(&one, infinity<double>)));
   EXPECT_TRUE(

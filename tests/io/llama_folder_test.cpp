@@ -332,6 +332,10 @@ TEST_F(ChangedFolder, RefusesWhatTheModelDoesNotComputeByName) {
          j["rope_scaling"] = {{"factor", 2.0}};
        },
        "'rope_scaling.factor'"},
+      {[](nlohmann::json& j) { j["rope_parameters"]["partial_rotary_factor"] = 0.5; },
+       "'rope_parameters.partial_rotary_factor': expected 1, found 0.5"},
+      {[](nlohmann::json& j) { j["rope_parameters"] = 3; },
+       "'rope_parameters': expected an object, found 3"},
       {[](nlohmann::json& j) { j["rope_theta"] = 501.0; },
        "expected 501 as rope_theta says, found 500"},
       {[](nlohmann::json& j) { j["vocab_size"] = "32"; }, "'vocab_size': expected a whole number"},

@@ -321,6 +321,8 @@ TEST_F(PeftConfigTest, KeysOfAnotherDialectAreRefused) {
 }
 
 TEST_F(PeftConfigTest, Case119TargetModules) {
+  set("target_modules", 5);
+  EXPECT_TRUE(refused("target_modules'", {"expected a list of strings", "found 5"}));
   set("target_modules", {"q_proj", "mlp.up_proj"});
   EXPECT_TRUE(config().targets("model.layers.0.self_attn.q_proj"));
   EXPECT_TRUE(config().targets("q_proj"));

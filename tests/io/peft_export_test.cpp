@@ -124,6 +124,11 @@ TEST(LoraExport, OfDoraAndHiraIsTheirUpdateOnTheWeight) {
     EXPECT_TRUE(throws<mora::ShapeError>(
         {"dora", "in_features", "expected", std::to_string(in + 1)},
         [&] { (void)mora::export_lora(adapters, {}, [&](const std::string&) { return other; }); }));
+    const mora::FrozenLinear<double> taller(Matrix<double>(random.matrix<double>(out + 1, in)));
+    EXPECT_TRUE(throws<mora::ShapeError>(
+        {"dora", "out_features", "expected", std::to_string(out + 1)}, [&] {
+          (void)mora::export_lora(adapters, {}, [&](const std::string&) { return taller; });
+        }));
   }
 }
 

@@ -526,6 +526,30 @@ TEST_F(PeftFolders, OfATiedModelAreRefusedWhereTheyWouldUntieIt) {
   EXPECT_TRUE(does_not_fit({"lm_head.lora_A.weight'", "tied to model.embed_tokens"}));
 }
 
+TEST_F(PeftFolders, Case127WholeModulesWithoutAWeightOrOfOtherDimensions) {
+  copy("modules_to_save");
+  change_tensors([](Tensors& tensors) {
+    find(tensors, "lm_head.weight")->info.name = "base_model.model.lm_head.bias";
+  });
+  EXPECT_TRUE(is_refused({"lm_head.bias': expected 'base_model.model.lm_head.weight' beside it"}));
+  copy("modules_to_save");
+  change_tensors([](Tensors& tensors) {
+    mora::TensorBytes& head = *find(tensors, "lm_head.weight");
+    head.info.shape.push_back(1);
+  });
+  EXPECT_TRUE(is_refused({"lm_head.weight': expected a matrix or a vector, found shape"}));
+}
+
+TEST_F(PeftFolders, MissOfARankBeyondTheInputsIsRefused) {
+  copy("miss");
+  layers_ =
+      mora::layer_shapes(mora::LlamaFolder(stored_llama(open().config().base_model)).config());
+  for (LayerShape& each : layers_) {
+    if (each.linear) each.in_features = 4;
+  }
+  EXPECT_TRUE(does_not_fit({"miss_block': expected a rank of at most 4, the inputs, found 5"}));
+}
+
 TEST_F(PeftFolders, Case135TensorsWithoutNumbers) {
   change_tensors([](Tensors& tensors) {
     const auto a = find(tensors, "0.self_attn.q_proj.lora_A.weight");

@@ -71,6 +71,22 @@ TEST(Layers, RefuseNumbersThatAreNowhere) {
   EXPECT_EQ(layer.forward(Eigen::Map<const Matrix<float>>(nullptr, 0, 4)).rows(), 0);
 }
 
+// Before memory is asked for, and without a frozen layer that would refuse them first.
+TEST(LoraAdapter, RefusesSizesThatCannotBe) {
+  mora::SplitMix64 generator(1);
+  const auto refused = [&](Index in, Index out, Index rank, const char* what) {
+    EXPECT_TRUE(throws<ShapeError>(
+        {what}, [&] { mora::LoraAdapter<float>(in, out, {.rank = rank}, generator); }))
+        << in << ", " << out;
+  };
+  refused(0, 4, 1, "in_features");
+  refused(4, -1, 1, "out_features");
+  constexpr Index many = Index{1} << 40;
+  refused(many, many, 1, "memory");
+  refused(huge, 1, mora::max_rank, "memory");
+  refused(1, huge, mora::max_rank, "memory");
+}
+
 TEST(FrozenLinear, RefusesRowsWithGaps) {
   const Matrix<float> wide = random_numbers<float>(6, 8);
   using Gaps = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;
