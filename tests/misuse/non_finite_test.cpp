@@ -47,6 +47,35 @@ TYPED_TEST(EveryLayer, ComputesANaNInOneTokenIntoThatTokenAlone) {
   }
 }
 
+template <class Layer>
+class FreshLayer : public testing::Test {};
+using FreshTypes = testing::Types<mora::MoraLinear<float>, mora::MoraLinear<float, mora::Sharing>,
+                                  mora::LoraLinear<float>, mora::HiraLinear<float>,
+                                  mora::MissLinear<float>, mora::DoraLinear<float>>;
+TYPED_TEST_SUITE(FreshLayer, FreshTypes);
+
+// Sums of x overflow before W x does.
+TYPED_TEST(FreshLayer, IsTheFrozenOneWhateverTheInput) {
+  const mora::FrozenLinear<float> base(random_numbers<float>(6, 40));
+  mora::SplitMix64 generator(2);
+  TypeParam layer = [&] {
+    if constexpr (requires { TypeParam(base, {.rank = 2}); }) {
+      return TypeParam(base, {.rank = 2});
+    } else {
+      return TypeParam(base, {}, generator);
+    }
+  }();
+  for (const float value : {3e38F, -3e38F, infinity<float>, nan<float>}) {
+    Matrix<float> x = random_numbers<float>(3, 40);
+    x.row(1).head(30).setConstant(value);
+    x(2, 7) = value;
+    typename TypeParam::Saved saved;
+    const Matrix<float> expected = base.forward(x);
+    EXPECT_TRUE(same_bits(layer.forward(x), expected));
+    EXPECT_TRUE(same_bits(layer.forward(x, saved), expected));
+  }
+}
+
 /// What merging must refuse, whatever the number and wherever it is.
 template <class Layer>
 void expect_merging_refused(Layer& layer) {

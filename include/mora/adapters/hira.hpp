@@ -90,6 +90,8 @@ class HiraAdapter {
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                    Saved*) const {
     detail::add_frozen_forward(base, x, y);
+    // A fresh B changes nothing, whatever x is: zero times infinity would.
+    if (detail::is_zero(detail::map_of(b().value))) return;
     const auto& plan = detail::kept_plan<detail::PassPlan>(*this);
     if (plan.finite && plan.zero) return;
     for_each_update(plan, base, [&](Index first, const ConstMap<T>& rows) {

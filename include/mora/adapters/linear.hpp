@@ -67,7 +67,7 @@ class AdaptedLinear {
   };
 
   /// A fresh adapter that changes nothing yet: the layer computes what the frozen one does, bit for
-  /// bit, where what the adapter sums on the way (C(x) for MoRA) is finite.
+  /// bit, infinite numbers too (with LoKr: where all that it sums on the way is finite).
   /// Throws ArgumentError or ShapeError for settings that cannot be. A matrix that is moved in
   /// belongs to the frozen layer by then, and is gone when that is a temporary: who wants to try
   /// settings over the only copy of a weight makes the FrozenLinear first and hands a copy of it

@@ -161,12 +161,16 @@ class LoraAdapter {
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) saved->low_rank.shape(x.rows(), rank());
+    // A fresh B changes nothing, whatever x is: zero times infinity would.
+    const bool fresh = detail::is_zero(detail::map_of(b_.value));
+    if (fresh && !saved) return;
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->low_rank.map(), first, count)
                               : detail::scratch<T, detail::LowRank>(count, rank());
       z.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
           z, T(1), detail::rows_of(x, first, count), detail::map_of(a_.value));
+      if (fresh) return;
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
           detail::rows_of(y, first, count), scale(), detail::as_const(z), detail::map_of(b_.value));
     });

@@ -100,12 +100,16 @@ class MissAdapter {
       saved->sums.shape(x.rows(), rank());
       saved->in_features = in_features();
     }
+    // A fresh D changes nothing, whatever x is: zero times infinity would.
+    const bool fresh = detail::is_zero(detail::map_of(d_.value));
+    if (fresh && !saved) return;
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->sums.map(), first, count)
                               : detail::scratch<T, detail::GroupSums>(count, rank());
       detail::for_each_row(count, in_features(), [&](Index t) {
         groups_.sum(detail::row_span(x, first + t), detail::row_span(z, t));
       });
+      if (fresh) return;
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
           detail::rows_of(y, first, count), T(1), detail::as_const(z), detail::map_of(d_.value));
     });

@@ -133,10 +133,14 @@ class MoraAdapter {
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
     if (saved) saved->compressed.shape(x.rows(), width());
+    // A fresh M changes nothing, whatever x is: zero times infinity would.
+    const bool fresh = detail::is_zero(m());
+    if (fresh && !saved) return;
     for_each_tile(x.rows(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->compressed.map(), first, count)
                               : detail::scratch<T, detail::CompressedTile>(count, width());
       compress(detail::rows_of(x, first, count), z);
+      if (fresh) return;
       MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
       product.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(

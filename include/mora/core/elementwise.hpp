@@ -22,6 +22,15 @@ template <class Derived>
   return static_cast<double>(x.derived().cwiseAbs().template maxCoeff<Eigen::PropagateNaN>());
 }
 
+/// Whether every number is zero; one that trained says no in its first row.
+template <class T>
+[[nodiscard]] bool is_zero(const ConstMap<T>& x) {
+  for (Index i = 0; i < x.rows(); ++i) {
+    if (!(largest_magnitude(x.row(i)) == 0.0)) return false;
+  }
+  return true;
+}
+
 /// The sum of absolute values: an upper bound of the largest one that is infinite or NaN when a
 /// number is. Several sums side by side, as one would wait for each addition.
 template <class T>
