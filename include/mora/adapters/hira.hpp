@@ -11,6 +11,7 @@
 
 #include "mora/adapters/lora.hpp"
 #include "mora/adapters/merging.hpp"
+#include "mora/core/elementwise.hpp"
 
 namespace mora::inline MORA_ABI {
 
