@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "experiment/decompositions_once.hpp"
 #include "experiment/methods.hpp"
 #include "mora/analysis/nearest_mora.hpp"
 #include "mora/analysis/singular_values.hpp"

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "experiment/decompositions_once.hpp"
 #include "experiment/methods.hpp"
 #include "mora/analysis/singular_values.hpp"
 
