@@ -56,6 +56,7 @@ struct Options {
   mora::TrainSettings train{.clip_norm = 1.0};
   std::uint64_t seed = 0;
   bool resume = false;
+  bool reference_side = false;
   programs::ModelSettings reading;
 };
 
@@ -74,6 +75,7 @@ void require_sense(const CLI::App& app, const Options& o) {
   const bool is_lokr = o.method == "lokr";
   refuse(!is_lora(o) && !is_lokr, "--alpha", "LoRA and LoKr; MoRA has --scale");
   refuse(!is_mora(o), "--scale", "MoRA; LoRA has --alpha");
+  refuse(!is_mora(o), "--reference-side", "MoRA");
   refuse(is_full(o), "--rank", "adapters");
   // DoRA and HiRA are no additions, and no folder of LoKr's says it.
   const bool drops = !is_full(o) && o.method != "dora" && o.method != "hira" && !is_lokr;
@@ -149,7 +151,11 @@ void attach(Model& model, const Options& o) {
   } else if (const auto op = mora::peft_operator(o.method)) {
     const auto with_operator = [&]<class Op>(Op each) {
       if constexpr (requires { each.seed; }) each.seed = o.seed;
-      with(mora::MoraSettings<Op>{.rank = o.rank, .scale = o.scale.value_or(1.0), .op = each});
+      with(mora::MoraSettings<Op>{
+          .rank = o.rank,
+          .rounding = o.reference_side ? mora::SideRounding::reference : mora::SideRounding::paper,
+          .scale = o.scale.value_or(1.0),
+          .op = each});
     };
     std::visit(with_operator, *op);
   } else {
@@ -307,6 +313,7 @@ void require_apart(const Options& o) {
           {"rank", text(o.rank)},
           {"alpha", or_none(o.alpha)},
           {"scale", or_none(o.scale)},
+          {"side", o.reference_side ? "the reference's" : "the paper's"},
           {"targets", targets},
           {"dropout", text(o.dropout)},
           {"batch", text(o.batch)},
@@ -460,7 +467,8 @@ int main(int count, char** arguments) {
       ->check(CLI::IsMember({"text", "jsonl", "uint16", "uint32"}));
   app.add_option("--length", o.form.length, "Tokens of an example")->capture_default_str();
   app.add_option("--prompt", o.form.keys.prompt, "Keys of JSON lines that make the prompt")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--response", o.form.keys.response, "Key of the response")->capture_default_str();
   app.add_option("--evaluate", o.evaluation, "Held-out data of the same form");
   app.add_option("--evaluate-every", o.train.evaluate_every, "Steps; 0: at the end")
@@ -473,9 +481,14 @@ int main(int count, char** arguments) {
       ->capture_default_str();
   app.add_option("--alpha", o.alpha, "LoRA's and LoKr's alpha; else r");
   app.add_option("--scale", o.scale, "MoRA's scale; else 1");
+  app.add_flag(
+      "--reference-side", o.reference_side,
+      "M's side rounded as in the paper's code, which reads no other; else down, so that M "
+      "never has more parameters than LoRA");
   app.add_option("--targets", o.targets,
                  "Modules: q_proj,v_proj; else all linear layers but the head")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--dropout", o.dropout, "On the adapters' inputs")->capture_default_str();
 
   app.add_option("--steps", o.steps, "Of the optimizer")->capture_default_str();

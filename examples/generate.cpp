@@ -29,7 +29,8 @@ using Bytes = mora::ByteTokenizer;
     const char* const end = word.data() + word.size();
     const auto [rest, error] = std::from_chars(word.data(), end, tokens.emplace_back());
     if (error != std::errc() || rest != end) {
-      throw mora::ArgumentError("prompt: expected numbers of tokens, found " + word);
+      throw mora::ArgumentError("prompt: expected numbers of tokens, separated by blanks, found " +
+                                word);
     }
   }
   return tokens;
@@ -68,7 +69,8 @@ int main(int count, char** arguments) {
   app.add_option("--top-p", settings.sampling.top_p, "Share of the likeliest tokens to draw from")
       ->capture_default_str();
   app.add_option("--stop", settings.stop, "Tokens that end the text, besides the model's own")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   programs::add_model_options(app, model_settings);
   app.add_option("--seed", seed, "Of drawing, and of a config's random weights")
       ->capture_default_str();

@@ -107,6 +107,14 @@ foreach(method IN ITEMS lora rslora asylora dora hira lokr miss full sharing ran
 endforeach()
 expect(0 "step 8 of 8" finetune "${out}/full" "${out}/tokens.u16" "${out}/tokens" ${short} --form
        uint16 --targets q_proj,v_proj --method lora)
+# A side that the paper's code reads is in its dialect.
+expect(0 "step 8 of 8" finetune --targets q_proj,v_proj "${model}" "${out}/text.txt" "${out}/reference" ${short}
+       --method rotation --rank 3 --reference-side)
+file(READ "${out}/reference/adapter_config.json" found)
+if(NOT found MATCHES "\"use_mora\": true")
+  message(FATAL_ERROR "not in the paper's dialect:\n${found}")
+endif()
+expect(1 "--reference-side is for MoRA" ${run} "${out}/x" ${short} --method lora --reference-side)
 expect(1 "expected lora, rslora, asylora, dora, hira, lokr, miss, full, sharing, [a-z_, ]*, found loha"
        ${run} "${out}/x" --method loha --length 32)
 expect(1 "--length: expected at most max_position_embeddings = 64, found 256" ${run} "${out}/x" --steps 1)
@@ -188,5 +196,5 @@ expect(1 "--keep-small is for a folder" ${run} "${out}/x" --keep-small)
 expect(1 "--keep-small is for a folder" generate "${model}" "a" --keep-small)
 expect(1 "temperature" generate "${model}" "a" --temperature -1)
 foreach(prompt IN ITEMS "a" "1 99999999999" "5 -")
-  expect(1 "expected numbers of tokens, found [a9-]" generate "${model}" "${prompt}" --tokens)
+  expect(1 "expected numbers of tokens, separated by blanks, found [a9-]" generate "${model}" "${prompt}" --tokens)
 endforeach()
