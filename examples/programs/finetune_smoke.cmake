@@ -10,6 +10,14 @@ file(REMOVE_RECURSE "${out}")
 file(MAKE_DIRECTORY "${out}")
 include("${CMAKE_CURRENT_LIST_DIR}/expect.cmake")
 
+# That a file was not written over.
+function(require_content name expected)
+  file(READ "${out}/${name}" found)
+  if(NOT found STREQUAL expected)
+    message(FATAL_ERROR "${name} was written over:\n${found}")
+  endif()
+endfunction()
+
 set(config [=[{"model_type": "llama", "vocab_size": 259, "hidden_size": 16, "intermediate_size": 24,
 "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
 "hidden_act": "silu", "tie_word_embeddings": false}]=])
@@ -53,10 +61,7 @@ foreach(case IN ITEMS "text;line 1: expected the header" "${log}x,1\n;line 10: e
   file(WRITE "${out}/other.csv" "${content}")
   list(TRANSFORM options REPLACE "log.csv" "other.csv" OUTPUT_VARIABLE others)
   expect(1 "other.csv, ${fault}" ${run} "${out}/second" ${others} --resume)
-  file(READ "${out}/other.csv" found)
-  if(NOT found STREQUAL content)
-    message(FATAL_ERROR "other.csv was written over:\n${found}")
-  endif()
+  require_content(other.csv "${content}")
 endforeach()
 expect(0 "going on after step 4" ${run} "${out}/second" ${options} --resume)
 file(READ "${out}/log.csv" second_log)
@@ -146,10 +151,7 @@ expect(1 "--links is for a folder" ${run} "${out}/x" ${short} --links)
 # Going on from a run that there is not is no reason to begin its log anew.
 list(TRANSFORM options REPLACE "/run$" "/other_run" OUTPUT_VARIABLE others)
 expect(1 "log.csv: is there already; name" ${run} "${out}/x" ${others} --resume)
-file(READ "${out}/log.csv" found)
-if(NOT found STREQUAL log)
-  message(FATAL_ERROR "log.csv was written over:\n${found}")
-endif()
+require_content(log.csv "${log}")
 # A limit of a file's size is an error like any other.
 execute_process(COMMAND sh -c "ulimit -f 0; exec \"$@\"" sh "${programs}/finetune" "${model}" "${out}/text.txt"
                         "${out}/x" ${short} --log "${out}/limited.csv"
