@@ -19,9 +19,13 @@ concept Float16Bits = std::same_as<F, Float16> || std::same_as<F, BFloat16>;
 
 namespace detail {
 
-/// Eight floats: compilers turn these into what the processor has.
+/// Eight numbers: compilers turn these into what the processor has.
 inline constexpr Index lane_count = 8;
-using Lanes = float __attribute__((vector_size(lane_count * sizeof(float))));
+template <class T>
+struct LanesOf {
+  using type __attribute__((vector_size(lane_count * sizeof(T)))) = T;
+};
+using Lanes = LanesOf<float>::type;
 
 /// to = eight numbers at any address; a signalling NaN may become a quiet one. By reference, as the
 /// way in which such values are returned depends on the processor.

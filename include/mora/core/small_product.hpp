@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <concepts>
 #include <cstring>
 
 #include "mora/core/parallel.hpp"
@@ -18,64 +15,77 @@
 
 namespace mora::inline MORA_ABI::detail {
 
+/// How many rows of w are read at once: their sums in flight hide the latency of additions, and
+/// their streams keep memory busy.
+inline constexpr int rows_together = 8;
+
 /// y[i] += w[first + i] x for so many rows.
-template <int rows, Float16Bits F>
-void add_small_dots(float* y, const SmallMatrix<F>& w, Index first, const float* x) {
-  Lanes sums[rows] = {};
+template <int rows, Float16Bits F, class T>
+void add_small_dots(T* y, const SmallMatrix<F>& w, Index first, const T* x) {
+  using Wide = typename LanesOf<T>::type;
+  Wide sums[rows] = {};
   Index j = 0;
   for (; j + lane_count <= w.cols; j += lane_count) {
-    Lanes factor;
+    Wide factor;
     std::memcpy(&factor, x + j, sizeof factor);
     for (int i = 0; i < rows; ++i) {
       Lanes numbers;
       widen_lanes(w.at(first + i, j), numbers);
-      sums[i] += numbers * factor;
+      sums[i] += __builtin_convertvector(numbers, Wide) * factor;
     }
   }
   for (int i = 0; i < rows; ++i) {
-    float sum = 0;
+    T sum = 0;
     for (Index k = 0; k < lane_count; ++k) sum += sums[i][k];
-    for (Index k = j; k < w.cols; ++k) sum += widen<float>(*w.at(first + i, k)) * x[k];
+    for (Index k = j; k < w.cols; ++k) sum += widen<T>(*w.at(first + i, k)) * x[k];
     y[i] += sum;
   }
 }
 
-/// y += w x. Eight rows at a time, whose sums in flight hide their latency and whose streams keep
-/// memory busy.
-template <Float16Bits F>
-void add_small_matrix_vector(float* y, const SmallMatrix<F>& w, const float* x) {
-  constexpr int together = 8;
-  parallel_pieces(w.rows, vector_piece(w.cols, together), [&](Index first, Index count) {
+/// y += w x.
+template <Float16Bits F, class T>
+void add_small_matrix_vector(T* y, const SmallMatrix<F>& w, const T* x) {
+  parallel_pieces(w.rows, vector_piece(w.cols, rows_together), [&](Index first, Index count) {
+    const Index last = first + count;
     Index i = first;
-    for (; i + together <= first + count; i += together) add_small_dots<together>(y + i, w, i, x);
-    for (; i < first + count; ++i) add_small_dots<1>(y + i, w, i, x);
+    for (; i + rows_together <= last; i += rows_together) {
+      add_small_dots<rows_together>(y + i, w, i, x);
+    }
+    for (; i < last; ++i) add_small_dots<1>(y + i, w, i, x);
   });
 }
 
-/// y += op(w) x by Eigen's kernel, for blocks of w that are read again from the first cache.
-template <Operand OpW, Float16Bits F, class T>
-void add_small_blocks_vector(T* y, const SmallMatrix<F>& w, const T* x) {
-  constexpr bool plain = OpW == Operand::plain;
-  constexpr Index height = 8;
-  constexpr Index width = 512;  // 16 KB of floats
-  const Index outputs = plain ? w.rows : w.cols;
-  const Index piece = vector_piece(plain ? w.cols : w.rows, plain ? height : width);
-  parallel_pieces(outputs, piece, [&](Index first, Index count) {
-    alignas(64) std::array<T, height * width> memory;
-    const Index first_row = plain ? first : 0;
-    const Index last_row = plain ? first + count : w.rows;
-    const Index first_col = plain ? 0 : first;
-    const Index last_col = plain ? w.cols : first + count;
-    for (Index i = first_row; i < last_row; i += height) {
-      for (Index j = first_col; j < last_col; j += width) {
-        const Index rows = std::min(height, last_row - i);
-        const Index cols = std::min(width, last_col - j);
-        const MutableMap<T> block(memory.data(), rows, cols, Eigen::OuterStride<>(cols));
-        widen_block(w, i, j, block);
-        add_matrix_vector_here<OpW>(y + (plain ? i : j), T(1), as_const(block),
-                                    x + (plain ? j : i));
-      }
+/// y[j] += w[first + i][j] x[first + i] for so many rows and the columns [begin, end).
+template <int rows, Float16Bits F, class T>
+void add_small_rows(T* y, const SmallMatrix<F>& w, Index first, Index begin, Index end,
+                    const T* x) {
+  using Wide = typename LanesOf<T>::type;
+  Index j = begin;
+  for (; j + lane_count <= end; j += lane_count) {
+    Wide sum;
+    std::memcpy(&sum, y + j, sizeof sum);
+    for (int i = 0; i < rows; ++i) {
+      Lanes numbers;
+      widen_lanes(w.at(first + i, j), numbers);
+      sum += __builtin_convertvector(numbers, Wide) * x[first + i];
     }
+    std::memcpy(y + j, &sum, sizeof sum);
+  }
+  for (; j < end; ++j) {
+    for (int i = 0; i < rows; ++i) y[j] += widen<T>(*w.at(first + i, j)) * x[first + i];
+  }
+}
+
+/// y += wᵀ x. Pieces are columns, so that no two threads add to one number.
+template <Float16Bits F, class T>
+void add_small_transposed_vector(T* y, const SmallMatrix<F>& w, const T* x) {
+  parallel_pieces(w.cols, column_piece<F>(w.rows, w.cols), [&](Index first, Index count) {
+    const Index last = first + count;
+    Index i = 0;
+    for (; i + rows_together <= w.rows; i += rows_together) {
+      add_small_rows<rows_together>(y, w, i, first, last, x);
+    }
+    for (; i < w.rows; ++i) add_small_rows<1>(y, w, i, first, last, x);
   });
 }
 
@@ -86,12 +96,10 @@ void add_small_product(MutableMap<T> c, const ConstMap<T>& a, const SmallMatrix<
     return add_product_by_parts<OpW>(
         c, a, [&](Index row, Index col, MutableMap<T> to) { widen_block(w, row, col, to); });
   }
-  constexpr bool transposed = OpW == Operand::transposed;
-  if constexpr (transposed && std::same_as<T, float>) {
+  if constexpr (OpW == Operand::transposed) {
     add_small_matrix_vector(c.data(), w, a.data());
   } else {
-    constexpr Operand op = transposed ? Operand::plain : Operand::transposed;
-    add_small_blocks_vector<op>(c.data(), w, a.data());
+    add_small_transposed_vector(c.data(), w, a.data());
   }
 }
 
