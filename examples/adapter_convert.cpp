@@ -6,6 +6,7 @@
 //   adapter_convert ADAPTER adapter.gguf --to gguf --base MODEL
 //   adapter_convert ADAPTER OUT --to sharing --base MODEL --rank 8
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <iostream>
@@ -36,6 +37,19 @@ void print(const std::vector<mora::ExportedModule>& modules) {
     std::cout << programs::csv_field(module.module) << ',' << module.rank << ','
               << module.relative_error << '\n';
   }
+}
+
+/// Both bounds may be given; then the rank is the one that holds.
+void print_misses(const std::vector<mora::ExportedModule>& modules,
+                  const mora::LowRankSettings& bounds) {
+  if (!bounds.rank || !bounds.relative_error) return;
+  const auto misses = std::count_if(modules.begin(), modules.end(), [&](const auto& module) {
+    return !(module.relative_error <= *bounds.relative_error);
+  });
+  if (misses == 0) return;
+  std::cerr << "warning: " << misses << " of " << modules.size()
+            << " modules need more than --rank " << *bounds.rank << " for --error "
+            << *bounds.relative_error << '\n';
 }
 
 /// What the folder says besides its adapters goes on to the new one.
@@ -87,6 +101,7 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
   } else {
     mora::save_peft(exported.adapters, o.out, settings_of(o, folder));
   }
+  print_misses(exported.modules, o.low_rank);
   print(exported.modules);
 }
 

@@ -35,6 +35,9 @@ expect(0 "q_proj,LoRA,16,16,64," adapter_info "${out}/small" --base "${out}/merg
 expect(1 "expected a relative error of at most 1e-08, found" adapter_merge "${base}" "${adapter}"
        "${out}/strict" --quiet --finite --most-error 1e-8)
 expect(1 "merged: is there already" adapter_merge "${base}" "${adapter}" "${out}/merged")
+expect(0 "modules need more than --rank 2 for --error 0.001" adapter_convert "${adapter}" "${out}/bounds" --to lora
+       --rank 2 --error 0.001)
+file(REMOVE_RECURSE "${out}/bounds")
 expect(1 "--to gguf needs --base" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf)
 expect(0 "down_proj,4,0" adapter_convert "${adapter}" "${out}/x.gguf" --to gguf --base "${base}")
 expect(1 "small: is there already" adapter_convert "${adapter}" "${out}/small" --to lora)
@@ -118,6 +121,9 @@ foreach(option IN ITEMS "--transposed" "--top-p;0.5" "--seed;3")
   expect(1 "${name} is for" generate "${base}" "1 2" --tokens ${option})
 endforeach()
 expect(1 "--stop: expected 0 to 31, found 32" generate "${base}" "1 2" --tokens --stop 32)
+file(WRITE "${out}/wide.json" [[{"model_type": "llama", "vocab_size": 4000, "hidden_size": 8, "intermediate_size": 8,
+ "num_hidden_layers": 1, "num_attention_heads": 1}]])
+expect(1 "bytes end at 258: .*--tokens" generate "${out}/wide.json" "ab" --most 8)
 file(COPY "${base}/" DESTINATION "${out}/end")
 file(READ "${out}/end/config.json" config)
 string(REGEX REPLACE "\"eos_token_id\": [0-9]+" "\"eos_token_id\": 4294967297" config "${config}")
