@@ -59,8 +59,7 @@ void print_misses(const std::vector<mora::ExportedModule>& modules,
                                   .base_model = folder.config().base_model,
                                   .task_type = folder.config().task_type};
   if (o.base) {
-    const auto config = std::filesystem::path(*o.base) / "config.json";
-    settings.tied_head = mora::read_llama_config(config).config.tie_word_embeddings;
+    settings.tied_head = programs::config_of(*o.base).tie_word_embeddings;
   }
   return settings;
 }
@@ -95,9 +94,7 @@ void write_lora(const Options& o, const mora::PeftFolder& folder) {
   const auto exported =
       mora::export_lora(adapters, o.low_rank, programs::weights_of(o.base, o.links));
   if (gguf) {
-    mora::save_gguf_adapter(
-        exported.adapters,
-        mora::read_llama_config(std::filesystem::path(*o.base) / "config.json").config, o.out);
+    mora::save_gguf_adapter(exported.adapters, programs::config_of(*o.base), o.out);
   } else {
     mora::save_peft(exported.adapters, o.out, settings_of(o, folder));
   }
@@ -125,8 +122,8 @@ int main(int count, char** arguments) {
                      mora::peft_operator_names())
       ->required();
   app.add_option("--base", o.base,
-                 "Folder of the model: its config.json for GGUF and all but LoRA, its weights for "
-                 "DoRA and HiRA");
+                 "Folder of the model: its config.json (which may be named alone) for GGUF and all "
+                 "but LoRA, its weights for DoRA and HiRA");
   app.add_option("--rank", o.low_rank.rank, "At most this rank; MoRA's r, else 8");
   app.add_option("--error", o.low_rank.relative_error,
                  "The smallest rank with this relative error");

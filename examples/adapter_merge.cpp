@@ -41,6 +41,7 @@ int main(int count, char** arguments) {
     programs::print_warnings(folder.warnings());
     const mora::LlamaFolder model(base, {.links = links});
     programs::print_warnings(model.warnings());
+    programs::warn_of_another_base(folder, base);
     if (finite) model.require_finite();
     mora::Index percent = 0;
     mora::MergeFolderSettings settings{.links = links};

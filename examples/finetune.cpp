@@ -184,7 +184,7 @@ struct AnySchedule {
 };
 
 [[nodiscard]] AnySchedule schedule_of(const Options& o) {
-  const Index warm_up = o.warm_up.value_or(std::min<Index>(50, o.steps));
+  const Index warm_up = o.warm_up.value_or(std::min<Index>(50, o.steps / 10));
   const auto checked = [](const auto& schedule) {
     schedule.validate();
     return AnySchedule{schedule};
@@ -388,6 +388,10 @@ void finetune(const CLI::App& app, Options& o) {
 
   auto base = programs::language_model(o.model, o.seed, o.reading);
   Model& model = base.model;
+  if (std::filesystem::is_regular_file(o.model)) {
+    std::cerr << "warning: a config.json has random weights, and the embedding, the head and the "
+                 "norms stay as they are drawn: it is for trying things out, and learns little\n";
+  }
   std::vector<mora::Batch> held_out;
   if (o.evaluation) held_out = batches_of(*o.evaluation, o, model.config());
   mora::Batches<programs::TrainingData> batches(programs::read_data(o.data, model.config(), o.form),
@@ -509,7 +513,7 @@ int main(int count, char** arguments) {
   app.add_option("--schedule", o.schedule)
       ->check(CLI::IsMember({"constant", "linear", "cosine"}))
       ->capture_default_str();
-  app.add_option("--warm-up", o.warm_up, "Steps; else 50, or all if there are fewer");
+  app.add_option("--warm-up", o.warm_up, "Steps; else 50, or a tenth of all if that is fewer");
   app.add_option("--minimum", o.least, "Of the cosine, as a part of the rate; else 0");
   app.add_option("--clip", o.train.clip_norm, "Norm of all gradients; 0: never")
       ->capture_default_str();

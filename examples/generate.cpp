@@ -98,6 +98,7 @@ int main(int count, char** arguments) {
     if (adapter) {
       const mora::PeftFolder folder(*adapter, {.transposed = transposed});
       programs::print_warnings(folder.warnings());
+      programs::warn_of_another_base(folder, model_path);
       mora::attach_peft(model, "adapter", folder);
     }
     std::vector<mora::Token> start = tokens ? numbers_in(prompt) : text_tokens(prompt);

@@ -16,7 +16,10 @@ from collections import defaultdict
 try:
     import matplotlib
 except ImportError:
-    sys.exit("plot_spectrum.py: needs matplotlib (Debian package python3-matplotlib)")
+    sys.exit(
+        f"plot_spectrum.py: {sys.executable} has no matplotlib (Debian's python3-matplotlib is for "
+        "/usr/bin/python3)"
+    )
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

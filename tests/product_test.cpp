@@ -135,13 +135,15 @@ TYPED_TEST(Product, WithAFactorThatIsPackedOnceForAllRows) {
 template <class T, Operand OpA, Operand OpB>
 void expect_same_for_every_number_of_threads() {
   const int usual = omp_get_max_threads();
-  for (const Sizes& sizes : {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701},
-                             Sizes{300, 301, 299}, Sizes{2, 701, 900}, Sizes{701, 2, 900}}) {
+  for (const Sizes& sizes :
+       {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701}, Sizes{300, 301, 299},
+        Sizes{2, 701, 900}, Sizes{701, 2, 900}, Sizes{1, 65, 2048}, Sizes{1, 129, 2048},
+        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}}) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
     Random random(1);
     const Factors<T, OpA, OpB> factors(sizes, random);
     Matrix<T> with_one;
-    for (const int threads : {1, 2, 3, 4, 7}) {
+    for (const int threads : {1, 2, 3, 4, 7, 16}) {
       omp_set_num_threads(threads);
       Matrix<T> c = Matrix<T>::Zero(sizes.rows, sizes.cols);
       mora::detail::add_product<OpA, OpB, T>(mora::detail::map_of(c), T(1),

@@ -52,6 +52,21 @@ TEST(Restart, OfALayerKeepsWhatItComputesAndWhatOthersShare) {
   EXPECT_FALSE(layer.update().array().any());
 }
 
+TEST(Restart, OfALayerEndsWhatAFormerForwardPassKept) {
+  using Layer = mora::MoraLinear<double, mora::RandomSharing>;
+  Random random(2);
+  Layer layer(random.matrix<double>(7, 9), {.rank = 2, .op = {.seed = 1}});
+  const auto x = random.matrix<double>(4, 9);
+  const auto dy = random.matrix<double>(4, 7);
+  Layer::Saved saved;
+  (void)layer.forward(x, saved);
+  layer.restart(Layer::AdapterType(layer.base(), {.rank = 2, .op = {.seed = 2}}));
+  EXPECT_TRUE(throws<StateError>({"restarted"}, [&] { (void)layer.backward(dy, saved); }));
+  EXPECT_EQ(layer.adapter().matrix().gradient.size(), 0);
+  (void)layer.forward(x, saved);
+  (void)layer.backward(dy, saved);
+}
+
 TEST(Restart, OfALayerThatCannotBeChangesNothing) {
   auto layer = make_layer<mora::MoraLinear<double>>(6, 5);
   const auto refused = [&]<class E>(std::type_identity<E>, auto words, auto fresh) {

@@ -180,7 +180,7 @@ expect(1 "data.*expected UTF-8" finetune "${model}" "${out}/${byte}.txt" "${out}
 expect(1 "no module is named v_prj" ${run} "${out}/x" ${short} --targets q_proj,v_prj)
 expect(2 "requires --run" ${run} "${out}/x" --resume)
 expect(0 "no checkpoint in .*, beginning" ${run} "${out}/late" ${short} --run "${out}/none" --resume)
-expect(0 "6 are cut" finetune "${model}" "${out}/lines.jsonl" "${out}/cut" --length 10 --steps 1
+expect(0 "random weights.*6 are cut" finetune "${model}" "${out}/lines.jsonl" "${out}/cut" --length 10 --steps 1
        --prompt q --response a)
 expect(1 "tokens.u16 does not say" finetune "${model}" "${out}/tokens.u16" "${out}/x")
 expect(1 "line 1.*key 'prompt'" finetune "${model}" "${out}/lines.jsonl" "${out}/x")

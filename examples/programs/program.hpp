@@ -62,11 +62,32 @@ inline void require_new(const std::filesystem::path& place) {
   return method == "DoRA" || method == "HiRA";
 }
 
+/// A model's folder, or its config.json alone.
+[[nodiscard]] inline mora::LlamaConfig config_of(const std::filesystem::path& base) {
+  const bool file = std::filesystem::is_regular_file(base);
+  return mora::read_llama_config(file ? base : base / "config.json").config;
+}
+
+/// Says so where an adapter names another model as its base; names of hubs and paths differ in more
+/// than their ends.
+inline void warn_of_another_base(const mora::PeftFolder& adapter,
+                                 const std::filesystem::path& base) {
+  const auto end_of = [](const std::filesystem::path& path) {
+    return (path.has_filename() ? path : path.parent_path()).filename();
+  };
+  const std::string& named = adapter.config().base_model;
+  std::error_code ignored;
+  const auto given = end_of(std::filesystem::weakly_canonical(base, ignored));
+  if (named.empty() || end_of(named) == given) return;
+  print_warnings({"the adapter names the base " + mora::detail::in_quotes(named) +
+                  ", and this is " + mora::detail::in_quotes(given.string())});
+}
+
 /// Of the base model where there is one; else of a LoRA's own tensors, which say both sizes, and
 /// that an embedding and a head are tied.
 [[nodiscard]] inline std::vector<mora::LayerShape> shapes_of(
     const mora::PeftFolder& adapter, const std::optional<std::filesystem::path>& base) {
-  if (base) return mora::layer_shapes(mora::read_llama_config(*base / "config.json").config);
+  if (base) return mora::layer_shapes(config_of(*base));
   if (adapter.config().dialect != mora::PeftDialect::lora) {
     throw mora::ArgumentError("only LoRA says how large its layers are: pass --base");
   }

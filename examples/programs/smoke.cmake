@@ -29,9 +29,10 @@ endif()
 expect(1 "adapter_info: .*nowhere.*adapter_config.json" adapter_info "${out}/nowhere")
 expect(1 "values.csv: is there already" adapter_info "${adapter}" --spectrum "${out}/values.csv")
 
-expect(0 "down_proj,F16,0.84[^\n]*" adapter_merge "${base}" "${adapter}" "${out}/merged" --quiet)
+expect(0 "names the base '[^']+', and this is 'untied_f16'.*down_proj,F16,0.84[^\n]*" adapter_merge "${base}" "${adapter}" "${out}/merged" --quiet)
 expect(0 "down_proj,2,0\\.[0-9]+" adapter_convert "${adapter}" "${out}/small" --to lora --rank 2)
 expect(0 "q_proj,LoRA,16,16,64," adapter_info "${out}/small" --base "${out}/merged")
+expect(0 "q_proj,LoRA,16,16,64," adapter_info "${out}/small" --base "${out}/merged/config.json")
 expect(1 "expected a relative error of at most 1e-08, found" adapter_merge "${base}" "${adapter}"
        "${out}/strict" --quiet --finite --most-error 1e-8)
 expect(1 "merged: is there already" adapter_merge "${base}" "${adapter}" "${out}/merged")

@@ -164,7 +164,7 @@ TEST(AnyAdapter, SaysThatItWasMovedFrom) {
   EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { (void)one.in_features(); }));
   EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { (void)mora::AnyAdapter<double>(one); }));
   EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { one.require_shapes(); }));
-  EXPECT_TRUE(one.parameters().empty());
+  EXPECT_TRUE(throws<StateError>({"moved from"}, [&] { (void)one.parameters(); }));
   one = other;
   EXPECT_EQ(one.out_features(), 10);
   // NOLINTEND(bugprone-use-after-move)
@@ -183,6 +183,7 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
   const mora::FrozenLinear<T>& base = layer.base();
   Matrix<T> x = random_numbers<T>(3, 4), y = Matrix<T>::Ones(3, 6), dx = Matrix<T>::Ones(3, 4);
   Matrix<T> wide = Matrix<T>::Ones(3, 40), tall = Matrix<T>::Ones(5, 6);
+  Matrix<T> low = Matrix<T>::Ones(5, 4);
   const auto in = [](Matrix<T>& m) { return as_const(map_of(m)); };
 
   EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"},
@@ -221,8 +222,10 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
   EXPECT_TRUE(
       throws<ShapeError>({"columns of dy", "expected 6", "found 40"}, backward(x, wide, dx)));
   EXPECT_TRUE(throws<ShapeError>({"result, columns", "expected 4", "found 6"}, backward(x, y, y)));
+  EXPECT_TRUE(throws<ShapeError>({"result, rows", "expected 3", "found 5"}, backward(x, y, low)));
   if (adapter.saves_input()) {
     EXPECT_TRUE(throws<ShapeError>({"columns of x", "found 40"}, backward(wide, y, dx)));
+    EXPECT_TRUE(throws<ShapeError>({"rows of x", "expected 3", "found 5"}, backward(low, y, dx)));
   }
   auto& gradient = adapter.parameters()[0].parameter->gradient;
   gradient.setOnes(2, 1);
@@ -230,6 +233,8 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
   EXPECT_TRUE((dx.array() == T(1)).all());
   gradient.resize(0, 0);
   backward(x, y, dx)();
+  EXPECT_TRUE(throws<StateError>({"no training forward pass"}, backward(x, y, dx)));
+  forward(x, y)();
 
   // Without the frozen layer, where the adapter has a part of its own.
   if (adapter.additive()) {
@@ -238,6 +243,12 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
     EXPECT_TRUE(throws<ShapeError>({"rows of dy", "found 5"}, [&] {
       adapter.add_backward(in(x), in(tall), *saved, nullptr);
     }));
+    forward(x, y)();
+  } else {
+    EXPECT_TRUE(throws<StateError>({"whole layers"},
+                                   [&] { adapter.add_forward(in(x), map_of(y), nullptr); }));
+    EXPECT_TRUE(throws<StateError>({"whole layers"},
+                                   [&] { adapter.add_backward(in(x), in(y), *saved, nullptr); }));
   }
   EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"}, [&] {
     adapter.add_backward(other.base(), in(x), in(y), *saved, nullptr);

@@ -186,6 +186,9 @@ TEST(Rotation, RefusesABaseThatMakesNoAngles) {
       mora::MoraAdapter<float, mora::CoveringRotation>(40, 40, {.op = {.base = wrong}});
     }));
   }
+  EXPECT_TRUE(throws<ArgumentError>({"base", "finite angles"}, [] {
+    mora::MoraAdapter<float>(400, 400, {.rank = 13, .op = {.base = 5e-324}});
+  }));
 }
 
 // Pair hands on the side as it comes, odd ones too.

@@ -66,7 +66,10 @@ class AnyAdapter {
   [[nodiscard]] std::vector<std::string> warnings() const { return self().warnings(); }
   void require_shapes() const { self().require_shapes(); }
   /// In the adapter's order; valid for as long as this object is not assigned to.
-  [[nodiscard]] const std::vector<Named>& parameters() const { return parameters_; }
+  [[nodiscard]] const std::vector<Named>& parameters() const {
+    (void)self();
+    return parameters_;
+  }
 
   /// The adapter itself, or null when it is of another type.
   template <class A>
@@ -85,7 +88,8 @@ class AnyAdapter {
     self().add_forward(x, y, saved);
   }
   /// Adds to the parameters' gradients, and to dx [tokens, in] unless that is null; x may be empty
-  /// unless saves_input(). Throws StateError also for what an adapter of another type saved.
+  /// unless saves_input(). Uses up what was saved; throws StateError also where that was done, and
+  /// for what an adapter of another type saved.
   void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, Saved& saved, MutableMap<T>* dx) {
     self().add_backward(x, dy, saved, dx);
   }
@@ -135,7 +139,7 @@ class AnyAdapter {
   struct Model final : Interface {
     struct SavedOf final : Saved {
       typename A::Saved value;
-      Index tokens = 0;
+      Index tokens = -1;  // -1: no forward pass to go back through
     };
     struct RowMergeOf final : RowMerge {
       explicit RowMergeOf(const A& a) : adapter(a), plan(a.plan_merge()) {}
@@ -217,7 +221,7 @@ class AnyAdapter {
       if (!saved) return add(static_cast<typename A::Saved*>(nullptr));
       if (!dynamic_cast<SavedOf*>(saved->get())) *saved = std::make_unique<SavedOf>();
       auto& own = static_cast<SavedOf&>(**saved);
-      own.tokens = 0;  // for when it throws
+      own.tokens = -1;  // for when it throws
       add(&own.value);
       own.tokens = x.rows();
     }
@@ -226,6 +230,9 @@ class AnyAdapter {
                                const MutableMap<T>* dx) {
       auto* const own = dynamic_cast<SavedOf*>(&saved);
       if (!own) throw StateError("backward: what was saved is another adapter's");
+      if (own->tokens < 0) {
+        throw StateError("backward: no training forward pass since the last backward pass");
+      }
       detail::require_size("backward, rows of dy (tokens)", own->tokens, dy.rows());
       detail::require_size("backward, columns of dy (out_features)", adapter.out_features(),
                            dy.cols());
@@ -244,6 +251,7 @@ class AnyAdapter {
       if constexpr (requires { adapter.require_saved(own->value); }) {
         adapter.require_saved(own->value);
       }
+      own->tokens = -1;  // used up: a second pass would count gradients twice
       return own->value;
     }
     A adapter;

@@ -61,7 +61,8 @@ class AdaptedLinear {
 
    private:
     friend class AdaptedLinear;
-    Index tokens_ = -1;  // -1: no forward pass to go back through
+    Index tokens_ = -1;   // -1: no forward pass to go back through
+    Index restarts_ = 0;  // the layer's, then
     Matrix<Scalar> input_;
     typename A::Saved adapter_;
   };
@@ -152,9 +153,9 @@ class AdaptedLinear {
   }
 
   /// Adds to the gradients of the parameters and returns dX. Throws StateError unless a training
-  /// forward pass filled `saved` since the last backward pass, and while merged. Cost: tokens in
-  /// out multiply-adds for dX, and twice an additive adapter's own (full fine-tuning: tokens in
-  /// out).
+  /// forward pass filled `saved` since the last backward pass and restart, and while merged. Cost:
+  /// tokens in out multiply-adds for dX, and twice an additive adapter's own (full fine-tuning:
+  /// tokens in out).
   Matrix<Scalar> backward(const MatrixView<Scalar>& dy, Saved& saved) {
     const Use change = changing("backward");
     Matrix<Scalar> dx(dy.rows(), in_features());
@@ -213,6 +214,7 @@ class AdaptedLinear {
     detail::require_fits(fresh, base_);
     base_ = detail::merged_layer(adapter_, base_);
     adapter_ = std::move(fresh);
+    ++restarts_;
   }
 
   /// Adds the update to `weight` [out, in], which must hold the numbers of the frozen weight (that
@@ -327,6 +329,7 @@ class AdaptedLinear {
       saved->input_ = x;
     }
     saved->tokens_ = x.rows();
+    saved->restarts_ = restarts_;
   }
 
   void differentiate(const ConstMap<Scalar>& dy, Saved& saved, MutableMap<Scalar>* dx) {
@@ -334,6 +337,9 @@ class AdaptedLinear {
     require_usable();
     if (saved.tokens_ < 0) {
       throw StateError("backward: no training forward pass since the last backward pass");
+    }
+    if (saved.restarts_ != restarts_) {
+      throw StateError("backward: the layer was restarted since the forward pass");
     }
     detail::require_size("backward, rows of dy (tokens)", saved.tokens_, dy.rows());
     detail::require_size("backward, columns of dy (out_features)", out_features(), dy.cols());
@@ -359,6 +365,7 @@ class AdaptedLinear {
   A adapter_;
   std::optional<FrozenLinear<Scalar>> merged_;
   bool merged_in_place_ = false;
+  Index restarts_ = 0;
   [[no_unique_address]] mutable detail::ConcurrentUse<> use_;
 };
 

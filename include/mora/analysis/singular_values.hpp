@@ -43,7 +43,7 @@ void require_finite_update(const Eigen::DenseBase<Derived>& factor) {
 
 /// The singular values of any dense matrix [m, n]; O(m n min(m, n)). Throws NumericError for
 /// numbers that are not finite and for singular values beyond double, as all overloads do.
-[[nodiscard]] inline Spectrum spectrum(const Matrix<double>& matrix) {
+[[nodiscard]] inline Spectrum spectrum(const MatrixView<double>& matrix) {
   return {matrix.rows(), matrix.cols(), detail::dense_singular_values(matrix)};
 }
 

@@ -9,6 +9,10 @@
 /// where parts of one program are compiled for different vectors, all of them have to define the
 /// same EIGEN_MAX_ALIGN_BYTES.
 
+#if __cplusplus < 202002L
+#error "mora: needs C++20; compile with -std=c++20"
+#endif
+
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error \
     "mora: -ffast-math and -ffinite-math-only remove the checks for NaN and infinity; compile without them"

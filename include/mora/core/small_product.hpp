@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "mora/core/parallel.hpp"
@@ -76,10 +77,16 @@ void add_small_rows(T* y, const SmallMatrix<F>& w, Index first, Index begin, Ind
   }
 }
 
-/// y += wᵀ x. Pieces are columns, so that no two threads add to one number.
+/// y += wᵀ x. Pieces are columns, so that no two threads add to one number; as many for every
+/// thread, of a page or so where threads are few. A number's sum is the same in any piece.
 template <Float16Bits F, class T>
 void add_small_transposed_vector(T* y, const SmallMatrix<F>& w, const T* x) {
-  parallel_pieces(w.cols, column_piece<F>(w.rows, w.cols), [&](Index first, Index count) {
+  const Index threads = thread_count();
+  const Index pages = (w.cols + page_numbers<F> / 2) / page_numbers<F>;
+  const Index pieces = std::max<Index>(1, (pages + threads - 1) / threads) * threads;
+  const Index piece =
+      std::max(vector_piece(w.rows, line_numbers), whole_lines((w.cols + pieces - 1) / pieces));
+  parallel_pieces(w.cols, piece, [&](Index first, Index count) {
     const Index last = first + count;
     Index i = 0;
     for (; i + rows_together <= w.rows; i += rows_together) {

@@ -87,6 +87,8 @@ struct OperatorPair {
   C compress;
   D decompress;
 };
+template <class C, class D>
+OperatorPair(C, D) -> OperatorPair<C, D>;
 
 /// How MoraLinear<T, Op> makes its pair: a value type, whose members are the operator's settings.
 ///

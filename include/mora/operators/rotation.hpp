@@ -62,7 +62,8 @@ class Blocks {
 /// The side is even. The table holds blocks * side / 2 sines and cosines; copies share it.
 class RotatedBlocks {
  public:
-  /// Throws ArgumentError as Blocks does, for an odd side, and unless 0 < base < infinity.
+  /// Throws ArgumentError as Blocks does, for an odd side, unless 0 < base < infinity, and for a
+  /// base so small that an angle is beyond double.
   RotatedBlocks(Index in, Index side, double base = 10000.0,
                 Index at_most = std::numeric_limits<Index>::max())
       : blocks_(in, side, at_most),
@@ -141,6 +142,10 @@ class RotatedBlocks {
         const double frequency =
             std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(blocks.side()));
         const double angle = static_cast<double>(block) * frequency;
+        if (!std::isfinite(angle)) {
+          throw ArgumentError(detail::concat("base: expected finite angles, found ", angle,
+                                             " with a base of ", base));
+        }
         exact.cosine.push_back(std::cos(angle));
         exact.sine.push_back(std::sin(angle));
       }
