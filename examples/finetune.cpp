@@ -348,16 +348,7 @@ void resume(Options& o, Model& model, mora::AdamW<float>& optimizer,
                               ": is there already; go on from it with --resume, or name another "
                               "folder");
   }
-  const auto position = [&] {
-    try {
-      return mora::load_training_state(checkpoint, model, optimizer, description);
-    } catch (const mora::FormatError&) {
-      std::cerr
-          << "--resume goes on with a run's own model, data and settings alone; to train with "
-             "others name another --run\n";
-      throw;
-    }
-  }();
+  const auto position = mora::load_training_state(checkpoint, model, optimizer, description);
   for (const auto& leftover : mora::remove_leftovers(*o.run)) {
     std::cerr << "removed " << leftover.string() << ", left by a process that ended\n";
   }

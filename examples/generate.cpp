@@ -43,16 +43,6 @@ using Bytes = mora::ByteTokenizer;
   return tokens;
 }
 
-void require_text(const std::vector<mora::Token>& tokens) {
-  for (const mora::Token token : tokens) {
-    if (token < Bytes::vocabulary) continue;
-    throw mora::ArgumentError("the answer has token " + std::to_string(token) +
-                              ", and bytes end at " + std::to_string(Bytes::vocabulary - 1) +
-                              ": the model has another tokenizer; --tokens takes and prints "
-                              "numbers");
-  }
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -118,7 +108,6 @@ int main(int count, char** arguments) {
       for (const mora::Token token : text) std::cout << token << ' ';
       std::cout << '\n';
     } else {
-      require_text(text);
       std::cout << Bytes().decode(text) << '\n';
     }
   });

@@ -85,7 +85,7 @@ expect(1 "second: is there already, and is not" ${run} "${out}/second" ${options
 # Other data, or a checkpoint of another version, which stays.
 string(REPLACE "dull" "full" other_text "${text}")
 file(WRITE "${out}/text.txt" "${other_text}")
-expect(1 "goes on with a run's own.*'data's file': expected" ${run} "${out}/third" ${options} --resume)
+expect(1 "'data's file': expected .*its own settings alone" ${run} "${out}/third" ${options} --resume)
 file(WRITE "${out}/text.txt" "${text}")
 file(READ "${out}/run/ckpt-8/MANIFEST" manifest)
 string(REPLACE "version 1" "version 2" manifest "${manifest}")

@@ -47,7 +47,7 @@ inline void require_bytes(mora::Index vocabulary) {
   }
   if (vocabulary > needed) {
     std::cerr << "warning: text is read as bytes, and the model has " << vocabulary
-              << " tokens: it may know another tokenizer's\n";
+              << " tokens: it may know another tokenizer's, for which give the numbers of tokens\n";
   }
 }
 

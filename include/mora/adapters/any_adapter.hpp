@@ -230,10 +230,7 @@ class AnyAdapter {
                                const MutableMap<T>* dx) {
       auto* const own = dynamic_cast<SavedOf*>(&saved);
       if (!own) throw StateError("backward: what was saved is another adapter's");
-      if (own->tokens < 0) {
-        throw StateError("backward: no training forward pass since the last backward pass");
-      }
-      detail::require_size("backward, rows of dy (tokens)", own->tokens, dy.rows());
+      detail::require_kept(own->tokens, dy.rows());
       detail::require_size("backward, columns of dy (out_features)", adapter.out_features(),
                            dy.cols());
       if (A::saves_input) {

@@ -127,6 +127,15 @@ void require_fits(const A& adapter, const FrozenLinear<T>& base) {
   if constexpr (requires { adapter.require_base(base); }) adapter.require_base(base);
 }
 
+/// Throws StateError unless a training forward pass was kept and not yet used (-1 tokens), and
+/// ShapeError for a gradient of another number of tokens.
+inline void require_kept(Index tokens, Index dy_rows) {
+  if (tokens < 0) {
+    throw StateError("backward: no training forward pass since the last backward pass");
+  }
+  require_size("backward, rows of dy (tokens)", tokens, dy_rows);
+}
+
 /// y += the adapted layer's output.
 template <Adapter A, class T>
 void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,

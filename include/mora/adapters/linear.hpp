@@ -335,13 +335,10 @@ class AdaptedLinear {
   void differentiate(const ConstMap<Scalar>& dy, Saved& saved, MutableMap<Scalar>* dx) {
     require_trainable("backward");
     require_usable();
-    if (saved.tokens_ < 0) {
-      throw StateError("backward: no training forward pass since the last backward pass");
-    }
+    detail::require_kept(saved.tokens_, dy.rows());
     if (saved.restarts_ != restarts_) {
       throw StateError("backward: the layer was restarted since the forward pass");
     }
-    detail::require_size("backward, rows of dy (tokens)", saved.tokens_, dy.rows());
     detail::require_size("backward, columns of dy (out_features)", out_features(), dy.cols());
     detail::require_memory("backward, dy", dy);
     if constexpr (A::saves_input) {

@@ -209,7 +209,8 @@ template <Module M, UpdateRule Rule>
       };
       if (say(description) == say(found)) continue;
       throw FormatError(parameters.path(), detail::concat("description ", detail::in_quotes(key)),
-                        detail::concat("expected ", say(description), ", found ", say(found)));
+                        detail::concat("expected ", say(description), ", found ", say(found),
+                                       "; a run goes on with its own settings alone"));
     }
   }
 
