@@ -16,7 +16,8 @@ include("${CMAKE_CURRENT_LIST_DIR}/expect.cmake")
 foreach(program IN ITEMS adapter_merge adapter_convert adapter_info)
   expect(0 "Usage" ${program} --help)
   expect(2 "required|--help" ${program})
-  expect(2 "nonsense|required" ${program} a b c --nonsense)
+  # The misspelt option, not the one that is missing because of it.
+  expect(2 "^${program}: not known: '--nonsense'\n" ${program} x --nonsense)
 endforeach()
 
 expect(0 "q_proj,LoRA,16,16,128,[^\n]*\n.*768 parameters" adapter_info "${adapter}" --spectrum

@@ -39,10 +39,10 @@ namespace {
 /// One that trains on, at a rate that changes next to nothing.
 class Contender {
  public:
-  Contender(const Study& study, const Case& c)
-      : model_(start_of_run(study.task(), experiment::decoder_method(c.method), settings(c))),
+  Contender(const Grid& grid, const Task& task, const Case& c)
+      : model_(start_of_run(task, experiment::decoder_method(c.method), settings(c))),
         optimizer_(experiment::decoder_method(c.method).make_optimizer(settings(c).learning_rate)),
-        batches_(study.task().train, {.batch_size = study.grid().training.batch}) {}
+        batches_(task.train, {.batch_size = grid.training.batch}) {}
 
   [[nodiscard]] double milliseconds(Index steps) {
     const auto begin = std::chrono::steady_clock::now();
@@ -63,17 +63,17 @@ class Contender {
 
 }  // namespace
 
-std::map<Case, Cost> measure_costs(const Study& study) {
+std::map<Case, Cost> measure_costs(const Grid& grid, const Task& task) {
 #if defined(_OPENMP)
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
 #endif
-  const std::vector<Case>& cases = study.cases();
+  const std::vector<Case> cases = cases_of(grid);
   std::map<Case, Cost> costs;
   std::vector<std::unique_ptr<Contender>> contenders;
   for (const Case& c : cases) {
     const double before = mib_in_use();
-    contenders.push_back(std::make_unique<Contender>(study, c));
+    contenders.push_back(std::make_unique<Contender>(grid, task, c));
     (void)contenders.back()->milliseconds(2);
     costs[c].mib = mib_in_use() - before;
   }

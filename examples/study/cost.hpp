@@ -16,7 +16,7 @@ struct Cost {
       0;  ///< Memory besides the weights that runs share, which fresh decoders do not; 0: unknown.
 };
 
-/// Of each case, measured by turns on one thread, after the runs.
-[[nodiscard]] std::map<Case, Cost> measure_costs(const Study& study);
+/// Of each case of the grid, measured by turns on one thread.
+[[nodiscard]] std::map<Case, Cost> measure_costs(const Grid& grid, const Task& task);
 
 }  // namespace study

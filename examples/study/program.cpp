@@ -16,7 +16,7 @@ namespace {
 struct Options {
   std::string out = "results", cache;
   int threads = static_cast<int>(mora::detail::thread_count());
-  bool full = false, tiny = false;
+  bool full = false, tiny = false, cost = false;
   Files files;
   // Each over what the grid has.
   std::vector<std::string> methods;
@@ -29,6 +29,7 @@ struct Options {
 void add_options(CLI::App& app, const Experiment& experiment, Options& o) {
   CLI::Option* const full = app.add_flag("--full", o.full, "The large grid");
   app.add_flag("--tiny", o.tiny, "Seconds, to see that it works")->excludes(full);
+  app.add_flag("--cost", o.cost, "Only measure a step's time and memory: cost.csv");
   app.add_option("--out", o.out, "Folder for CSV files; what was interrupted goes on from there")
       ->capture_default_str();
   app.add_option("--cache", o.cache,
@@ -121,14 +122,20 @@ void run(const Experiment& experiment, const Options& o) {
   std::filesystem::create_directories(o.out);
   const Task task =
       experiment.task(grid.task, o.files, {o.cache.empty() ? o.out : o.cache, &std::cerr});
+  if (o.cost) {
+    const std::map<Case, Cost> costs = measure_costs(grid, task);
+    write_costs(grid, costs, o.out);
+    return print_costs(grid, costs, std::cout);
+  }
   const std::filesystem::path unfinished =
       std::filesystem::path(o.out) / (o.full ? "unfinished_full_runs.txt" : "unfinished_runs.txt");
   Journal journal(unfinished);
   if (journal.size() > 0) std::cerr << journal.size() << " runs are done already\n";
   Study study(grid, task, journal);
   study.run(o.threads, std::cerr);
-  const std::map<Case, Cost> costs = measure_costs(study);
-  write_csv(study, costs, o.out);
+  const std::map<Case, Cost> costs = measure_costs(grid, task);
+  write_csv(study, o.out);
+  write_costs(grid, costs, o.out);
   journal.remove();
   std::cout << task.name << '\n';
   print(study, costs, std::cout);

@@ -122,16 +122,30 @@ void print_search(const Study& study, std::ostream& out) {
 
 }  // namespace
 
-void write_csv(const Study& study, const std::map<Case, Cost>& costs, const std::string& folder) {
+void write_csv(const Study& study, const std::string& folder) {
   write_runs(study, folder);
   write_search(study, folder);
   write_spectra(study, folder);
+}
+
+void write_costs(const Grid& grid, const std::map<Case, Cost>& costs, const std::string& folder) {
   CsvFile file(folder + "/cost.csv", {"method", "r", "step_ms", "times_first", "mib"});
-  for (const Case& c : study.cases()) {
+  for (const Case& c : cases_of(grid)) {
     const Cost& cost = costs.at(c);
     file.add(cells_of(c) + Cells{number("%.2f", cost.step_ms), number("%.3f", cost.times_first),
                                  number("%.2f", cost.mib)});
   }
+}
+
+void print_costs(const Grid& grid, const std::map<Case, Cost>& costs, std::ostream& out) {
+  experiment::Table table("A step of training on one thread",
+                          {"", "ms", "times the first", "MiB beside the base"});
+  for (const Case& c : cases_of(grid)) {
+    const Cost& cost = costs.at(c);
+    table.add({c.name(), number("%.1f", cost.step_ms), number("%.2f", cost.times_first),
+               number("%.1f", cost.mib)});
+  }
+  table.print(out);
 }
 
 void print(const Study& study, const std::map<Case, Cost>& costs, std::ostream& out) {

@@ -51,6 +51,12 @@ foreach(program IN ITEMS arithmetic continual_pretraining instructions mathemati
   endif()
 endforeach()
 
+run(pretraining cost --cost --threads=1)
+file(GLOB written RELATIVE "${folder}/pretraining/cost" "${folder}/pretraining/cost/*")
+if(NOT written STREQUAL "cost.csv")
+  message(FATAL_ERROR "--cost: expected cost.csv alone, found: ${written}")
+endif()
+
 execute_process(COMMAND "${programs}/pretraining" --tiny --methods=nothing --out=${folder}/none
                 RESULT_VARIABLE code ERROR_VARIABLE log OUTPUT_QUIET)
 if(NOT code EQUAL 1 OR NOT log MATCHES "no method is called 'nothing'")

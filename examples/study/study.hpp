@@ -39,6 +39,18 @@ struct Case {
 
 using Journal = experiment::Journal<RunResult>;
 
+/// In the order of the methods. Throws mora::ArgumentError for a method that is not there.
+[[nodiscard]] inline std::vector<Case> cases_of(const Grid& grid) {
+  std::vector<Case> cases;
+  for (const std::string& name : grid.methods) {
+    const Method& method = experiment::decoder_method(name);
+    for (const Index rank : method.full ? std::vector<Index>{0} : grid.ranks) {
+      cases.push_back({name, rank});
+    }
+  }
+  return cases;
+}
+
 /// The runs of a grid on one task: first the search of learning rates, then the results.
 class Study {
  public:
@@ -46,14 +58,8 @@ class Study {
 
   /// Throws mora::ArgumentError for a method that is not there.
   Study(const Grid& grid, const Task& task, Journal& journal)
-      : grid_(grid), task_(&task), journal_(&journal) {
-    for (const std::string& name : grid_.methods) {
-      const Method& method = experiment::decoder_method(name);
-      for (const Index rank : method.full ? std::vector<Index>{0} : grid_.ranks) {
-        cases_.push_back({name, rank});
-        plan(cases_.back(), method);
-      }
-    }
+      : grid_(grid), task_(&task), journal_(&journal), cases_(cases_of(grid)) {
+    for (const Case& c : cases_) plan(c, experiment::decoder_method(c.method));
   }
   Study(const Study&) = delete;  // the plan points into it
   Study& operator=(const Study&) = delete;
@@ -119,8 +125,8 @@ class Study {
   Grid grid_;
   const Task* task_;
   Journal* journal_;
-  experiment::Plan plan_;
   std::vector<Case> cases_;
+  experiment::Plan plan_;
   Results searches_;
   Results runs_;
 };
