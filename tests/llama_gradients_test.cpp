@@ -286,6 +286,21 @@ TEST(LlamaDropout, IsAFunctionOfSeedAndPass) {
   EXPECT_EQ(training_loss(copy, batch), training_loss(model, batch));
 }
 
+TEST(LlamaDropout, KeepsNumbersTimesOneOverTheShareThatIsKept) {
+  constexpr double p = 0.25;
+  const mora::detail::DropoutMask mask({.seed = 3, .passes = 1}, 2, p);
+  const Matrix<double> x = Matrix<double>::Constant(200, 300, 1.5);
+  Matrix<double> y(200, 300);
+  mask.apply<false>(0, mora::detail::map_of(x), mora::detail::map_of(y));
+  const auto kept = (y.array() != 0.0).count();
+  EXPECT_EQ((y.array() == 1.5 * (1.0 / (1.0 - p))).count(), kept);
+  const auto all = static_cast<double>(x.size());
+  EXPECT_NEAR(static_cast<double>(kept), (1.0 - p) * all, 5.0 * std::sqrt(p * (1.0 - p) * all));
+  Matrix<double> sum = x;
+  mask.apply<true>(0, mora::detail::map_of(x), mora::detail::map_of(sum));
+  EXPECT_EQ(sum, x + y);
+}
+
 // One token many times over: rows of the batch lose other numbers, on average the right share.
 TEST(LlamaDropout, KeepsTheExpectedOutput) {
   LlamaConfig config = small_config();

@@ -4,6 +4,7 @@
 
 #include "support/llama.hpp"
 #include "support/not_finite.hpp"
+#include "support/throws.hpp"
 
 /// \file
 /// What forward passes of a decoder have in common: in one batch or one by one, with a cache or
@@ -162,6 +163,9 @@ TYPED_TEST(LlamaLaws, GenerationStops) {
   EXPECT_TRUE(generated(prompt, {.max_new_tokens = 0}).empty());
   EXPECT_EQ(generated(prompt, {.max_new_tokens = 1000}).size(), 64u - prompt.size());
   EXPECT_TRUE(generated(Tokens(64, 1), {.max_new_tokens = 5}).empty());
+  EXPECT_TRUE(throws<mora::ArgumentError>({"stop token", "found -1"}, [&] {
+    (void)generated(prompt, {.stop = {text[4], -1}});
+  }));
 }
 
 TEST(LlamaScalars, FloatIsNearDouble) {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <mora/optim/adamw.hpp>
 #include <mora/optim/sgd.hpp>
+#include <mora/train/callbacks/early_stop.hpp>
 #include <mora/train/callbacks/history.hpp>
 #include <mora/train/evaluate.hpp>
 #include <mora/train/train.hpp>
@@ -219,6 +220,47 @@ TYPED_TEST(Train, GoesOnFromAnyStep) {
       EXPECT_EQ(rest.steps()[i].factor, wanted.factor);
     }
   }
+}
+
+// What a checkpoint has of EarlyStop includes the evaluation of its step.
+TYPED_TEST(Train, StopsEarlyAtTheSameStepFromAnyCheckpoint) {
+  using T = TypeParam;
+  struct Point {
+    mora::TrainState state;
+    mora::EarlyStop::State early;
+    ToySource<T> source;
+  };
+  struct Keep {
+    std::vector<Point>* points;
+    const mora::EarlyStop* early;
+    const ToySource<T>* source;
+    void on_step_end(const mora::StepInfo& info) const {
+      points->push_back({info.state, early->state(), *source});
+    }
+  };
+  Training<T> training(6);
+  auto held_out = toy_batches<T>(training.random, {2, 3});
+  AdamW<T> frozen({.learning_rate = 0.0});
+  TrainSettings settings{.steps = 20, .evaluate_every = 2};
+  mora::EarlyStop early({.patience = 3});
+  std::vector<Point> points;
+  const TrainResult expected = mora::train(training.model, frozen, constant, training.source,
+                                           settings, mora::EvaluateOn("held out", held_out), early,
+                                           Keep{&points, &early, &training.source});
+  ASSERT_TRUE(expected.stopped);
+  ASSERT_EQ(expected.state.step, 8);
+  ASSERT_EQ(points.size(), 8u);
+  for (Point& point : points) {
+    mora::EarlyStop again({.patience = 3}, point.early);
+    settings.start = point.state;
+    const TrainResult result = mora::train(training.model, frozen, constant, point.source, settings,
+                                           mora::EvaluateOn("held out", held_out), again);
+    EXPECT_TRUE(result.stopped) << point.state.step;
+    EXPECT_EQ(result.state, expected.state) << point.state.step;
+    EXPECT_EQ(again.state().waited, 3) << point.state.step;
+  }
+  EXPECT_TRUE(throws<ArgumentError>({"since the best", "found -1"},
+                                    [] { mora::EarlyStop({}, {.waited = -1}); }));
 }
 
 TYPED_TEST(Train, RefusesAStepWithoutTargets) {

@@ -256,6 +256,25 @@ TEST(Journal, GoesOnWhereItWas) {
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
+TEST(Journal, StaysForRunsThatWereNotAskedFor) {
+  const TemporaryFolder folder;
+  const auto path = folder / "runs.txt";
+  const auto make = [] {
+    RunResult run;
+    run.curve = {{0, {}}};
+    return run;
+  };
+  for (const char* const key : {"a", "b"}) (void)Journal(path).run(key, make);
+  Journal smaller(path);
+  (void)smaller.run("a", make);
+  smaller.remove();
+  Journal all(path);
+  EXPECT_EQ(all.size(), 2u);
+  for (const char* const key : {"a", "b", "c"}) (void)all.run(key, make);
+  all.remove();
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
 TEST(Journal, RefusesWhatIsNone) {
   const TemporaryFolder folder;
   write_file(folder / "runs.txt", "a line of something else\n");

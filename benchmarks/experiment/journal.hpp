@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <ostream>
+#include <set>
 #include <span>
 #include <sstream>
 #include <string>
@@ -70,7 +71,11 @@ class Journal {
   /// depends on, and has no tab or newline.
   template <class Make>
   [[nodiscard]] Run run(const std::string& key, const Make& make) {
-    if (const auto found = known_.find(key); found != known_.end()) return found->second;
+    if (const auto found = known_.find(key); found != known_.end()) {
+      const std::lock_guard lock(mutex_);
+      used_.insert(key);
+      return found->second;
+    }
     Run result = make();
     const std::lock_guard lock(mutex_);
     file_ << key << '\t';
@@ -80,10 +85,11 @@ class Journal {
     return result;
   }
 
-  /// Once all results are in files of their own.
+  /// Once all results are in files of their own. Where it had runs that were not asked for, of a
+  /// larger grid say, it stays for them.
   void remove() {
     file_.close();
-    std::filesystem::remove(path_);
+    if (used_.size() == known_.size()) std::filesystem::remove(path_);
   }
 
  private:
@@ -100,6 +106,7 @@ class Journal {
 
   std::filesystem::path path_;
   std::map<std::string, Run> known_;  // not changed after construction
+  std::set<std::string> used_;        // of these
   std::ofstream file_;
   std::mutex mutex_;
 };

@@ -169,10 +169,23 @@ template <class Make>
 [[nodiscard]] Task of_responses(const char* name, const TaskSettings& settings, const Files& files,
                                 const Workplace& place, const Make& make) {
   std::set<std::string> known;  // no prompt that was trained on is held out
-  const auto read = [&](const std::optional<std::string>& file, Index count, std::uint64_t seed) {
+  const auto read = [&](const std::optional<std::string>& file, Index count, std::uint64_t seed,
+                        bool held_out) {
     TextExamples all;
     if (file) {
-      all = mora::read_json_lines(*file, files.keys);
+      Index left_out = 0;
+      for (mora::TextExample& example : mora::read_json_lines(*file, files.keys)) {
+        const bool is_new = known.insert(example.prompt).second;
+        if (is_new || !held_out) {
+          all.push_back(std::move(example));
+        } else {
+          ++left_out;
+        }
+      }
+      if (left_out > 0) {
+        *place.log << *file << ": left out " << left_out
+                   << " examples whose prompts are trained on or are there twice\n";
+      }
     } else {
       Generator generator(seed);
       for (Index i = 0; i < count; ++i) {
@@ -185,8 +198,13 @@ template <class Make>
   const Tokens general = read_text(files.general, general_language, 10);
   const Data base = text_data(as_documents(general), settings.length);
   Task task = on_base(name, settings, base, place);
-  const Data train = read(files.train, 4000, 11);
-  const Data test = read(files.held_out, 6 * settings.held_out, 12);
+  const Data train = read(files.train, 4000, 11, false);
+  const Data test = read(files.held_out, 6 * settings.held_out, 12, true);
+  const Index wanted = 2 * settings.held_out;
+  if (const Index found = test.examples.size(); found < wanted) {
+    *place.log << "held out: " << found << " examples instead of " << wanted
+               << ", half of them for the search of rates\n";
+  }
   set_data(task, settings, train, {{"responses", &test}});
   return task;
 }

@@ -80,6 +80,13 @@ TEST(LlamaMemory, IsNotAskedForInATrainingStep) {
           EXPECT_EQ(allocations_of([&] { (void)model.accumulate_gradients(batch, 0.1); }), 0);
           const Batch grouped = grouped_batch();
           EXPECT_EQ(allocations_of([&] { (void)model.accumulate_gradients(grouped, 0.1); }), 0);
+          if (tied || recompute) continue;
+          const Batch larger = grouped_batch(small_config().vocab_size, 60);  // of more groups
+          EXPECT_EQ(allocations_of([&] {
+                      (void)model.accumulate_gradients(larger, 0.1);
+                      (void)model.accumulate_gradients(grouped, 0.1);
+                    }),
+                    0);
         }
       }
     }
@@ -205,8 +212,9 @@ TEST(LlamaMemory, ThatRunsOutLeavesTheCacheAsItWas) {
     auto cold = cache;  // a copy has no working memory
     fail_each(
         [&] {
-          logits = mora::RowVector<float>();
-          model.next_logits(next, cold, logits);
+          mora::RowVector<float> other(5);  // another model's
+          model.next_logits(next, cold, other);
+          logits.swap(other);
         },
         [&] { EXPECT_EQ(cold.length(), length); }, Keeps::memory);
     EXPECT_TRUE(same_bits(logits, expected));
@@ -219,6 +227,28 @@ TEST(LlamaMemory, ThatRunsOutLeavesTheCacheAsItWas) {
       fail_each([&] { (void)model.logits(batch); }, [&] { EXPECT_EQ(bits_of(model), before); }), 3);
   EXPECT_GT(fail_each([&] { (void)model.loss(batch); }, [&] { EXPECT_EQ(bits_of(model), before); }),
             3);
+}
+
+TEST(LlamaMemory, IsAssignedInFullOrNotAtAll) {
+  const Model source = adapted_model(Kind::rotation);
+  Model target = adapted_model(Kind::lora, true);
+  const Bits before = bits_of(target);
+  EXPECT_GT(fail_each([&] { target = source; }, [&] { EXPECT_EQ(bits_of(target), before); }), 3);
+  EXPECT_EQ(bits_of(target), bits_of(source));
+
+  auto cache = source.cache();
+  auto other = source.cache();
+  mora::RowVector<float> logits;
+  source.next_logits(Tokens{1, 2, 3}, cache, logits);
+  source.next_logits(Tokens{4, 5, 6, 7, 8}, other, logits);
+  EXPECT_GT(fail_each([&] { cache = other; },
+                      [&] {
+                        auto copy = cache;
+                        source.next_logits(Tokens{4}, copy, logits);
+                        EXPECT_EQ(copy.length(), 4);
+                      }),
+            1);
+  EXPECT_EQ(cache.length(), 5);
 }
 
 }  // namespace

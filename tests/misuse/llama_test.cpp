@@ -194,6 +194,18 @@ TEST(LlamaModel, RefusesTokensOutsideTheVocabulary) {
   }
 }
 
+TEST(LlamaModel, RefusesFactorsThatAreNotFinite) {
+  FloatModel model = adapted_model();
+  const Batch batch = random_batch();
+  for (const double wrong : {nan<double>, infinity<double>, 1e300}) {
+    EXPECT_TRUE(refuses<ArgumentError>(model, {"weight", "finite"},
+                                       [&] { (void)model.accumulate_gradients(batch, wrong); }));
+    mora::SplitMix64 generator(1);
+    EXPECT_TRUE(throws<ArgumentError>({"deviation", "finite"},
+                                      [&] { (void)FloatModel(small_config(), generator, wrong); }));
+  }
+}
+
 TEST(LlamaModel, RefusesTargetsOutsideTheVocabulary) {
   FloatModel model = adapted_model();
   for (const Token wrong : {13, -2, -100, largest, smallest}) {

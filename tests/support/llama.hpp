@@ -79,9 +79,10 @@ template <class T = double>
 }
 
 /// So many sequences that threads take groups of them, of uneven lengths.
-[[nodiscard]] inline Batch grouped_batch(Index vocabulary = small_config().vocab_size) {
+[[nodiscard]] inline Batch grouped_batch(Index vocabulary = small_config().vocab_size,
+                                         Index sequences = 40) {
   std::vector<Index> lengths;
-  for (Index i = 0; i < 40; ++i) lengths.push_back(8 + i * 13 % 57);
+  for (Index i = 0; i < sequences; ++i) lengths.push_back(8 + i * 13 % 57);
   Batch batch = random_batch(lengths, vocabulary);
   mora::detail::SequenceGroups groups;
   groups.cut(batch, false);

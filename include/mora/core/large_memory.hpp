@@ -6,7 +6,7 @@
 #include <memory>
 #include <new>
 
-#include "mora/core/matrix.hpp"
+#include "mora/core/index.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -14,8 +14,10 @@
 
 namespace mora::inline MORA_ABI::detail {
 
-/// Uninitialised memory for a weight. On Linux it asks for huge pages: the kernel's work for the
-/// first touch of every page of 4 KiB would be a large part of merging. Throws std::bad_alloc.
+/// Uninitialised memory for a weight. On Linux it asks for huge pages, but for what does not fill
+/// the last one: the kernel's work for the first touch of every page of 4 KiB would be a large part
+/// of merging, and weights that are read once a token arrive faster (docs/results/train_step.md).
+/// Throws std::bad_alloc.
 template <class T>
 [[nodiscard]] std::shared_ptr<T> allocate_large(Index count) {
   constexpr std::size_t page = std::size_t{1} << 21;
@@ -25,7 +27,8 @@ template <class T>
   void* const memory = std::aligned_alloc(alignment, rounded);
   if (memory == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-  if (bytes >= page) madvise(memory, rounded, MADV_HUGEPAGE);  // advice: no harm when refused
+  // Advice: no harm when refused.
+  if (bytes >= page) madvise(memory, bytes / page * page, MADV_HUGEPAGE);
 #endif
   return {static_cast<T*>(memory), [](T* p) { std::free(p); }};
 }

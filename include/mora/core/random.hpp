@@ -3,9 +3,11 @@
 
 #include <cmath>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
 #include <random>
+#include <span>
 #include <utility>
 
 #include "mora/core/elementwise.hpp"
@@ -75,10 +77,13 @@ template <Generator64 G>
 
 /// Fills with normal numbers of the given standard deviation, any finite one, row by row.
 template <Real T, Generator64 G>
+void fill_normal(std::span<T> numbers, double deviation, G& generator) {
+  for (T& number : numbers) number = static_cast<T>(deviation * normal(generator));
+}
+template <Real T, Generator64 G>
 void fill_normal(Matrix<T>& matrix, double deviation, G& generator) {
-  for (Index i = 0; i < matrix.size(); ++i) {
-    matrix.data()[i] = static_cast<T>(deviation * normal(generator));
-  }
+  fill_normal(std::span(matrix.data(), static_cast<std::size_t>(matrix.size())), deviation,
+              generator);
 }
 
 /// Fills with numbers uniform in [-bound, bound], for any finite bound, row by row.

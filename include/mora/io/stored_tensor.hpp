@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "mora/core/large_memory.hpp"
 #include "mora/io/error.hpp"
 #include "mora/io/mapped_file.hpp"
 #include "mora/io/tensor_info.hpp"
@@ -135,7 +136,7 @@ class StoredTensor {
       return {{reinterpret_cast<const T*>(bytes_.data()), count}, owner_, true};
     }
     require_float();
-    const std::shared_ptr<T[]> copy(new T[count]);
+    const std::shared_ptr<T> copy = detail::allocate_large<T>(size());
     copy_to(std::span<T>(copy.get(), count));
     return {{copy.get(), count}, copy, false};
   }

@@ -92,6 +92,8 @@ struct Batch {
   [[nodiscard]] Index positions() const { return std::ssize(tokens); }
   [[nodiscard]] Index sequences() const { return starts.empty() ? 0 : std::ssize(starts) - 1; }
 
+  /// What speeds are given in.
+  [[nodiscard]] Index token_count() const { return positions(); }
   /// The positions with loss, which a mean divides by. It can be 0.
   [[nodiscard]] Index target_count() const {
     return std::ssize(targets) - std::count(targets.begin(), targets.end(), ignored);

@@ -46,6 +46,11 @@ class Optimizer {
   };
 
   /// Throws ArgumentError for a setting out of its range, or beyond Scalar.
+  Optimizer(const Optimizer&) = default;
+  Optimizer(Optimizer&&) = default;
+  Optimizer& operator=(const Optimizer& other) { return *this = Optimizer(other); }
+  Optimizer& operator=(Optimizer&&) = default;
+  ~Optimizer() = default;
   explicit Optimizer(const Settings& settings = {}, std::vector<Group> groups = {}) {
     set(settings);
     set_groups(std::move(groups));

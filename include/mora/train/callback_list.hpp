@@ -37,6 +37,12 @@ class CallbackList {
       return Control::go_on;
     });
   }
+  void step_end(const StepInfo& info) {
+    (void)each([&]<class Hook>(Hook& hook) {
+      if constexpr (HasStepEnd<Hook>) hook.on_step_end(info);
+      return Control::go_on;
+    });
+  }
   void end(const TrainResult& result) {
     (void)each([&]<class Hook>(Hook& hook) {
       if constexpr (HasEnd<Hook>) hook.on_end(result);

@@ -51,6 +51,10 @@ concept HasStep = requires(C& c, const StepInfo& info) {
   c.on_step(info);
 };
 template <class C>
+concept HasStepEnd = requires(C& c, const StepInfo& info) {
+  c.on_step_end(info);
+};
+template <class C>
 concept HasEvaluation = requires(C& c, const EvaluationInfo& info) {
   c.on_evaluation(info);
 };
@@ -68,6 +72,7 @@ concept Evaluates = requires(C& c, const M& model) {
 template <class C, class M>
 concept HooksFit = (HasBegin<C> || !requires { &C::on_begin; }) &&
                    (HasStep<C> || !requires { &C::on_step; }) &&
+                   (HasStepEnd<C> || !requires { &C::on_step_end; }) &&
                    (HasEvaluation<C> || !requires { &C::on_evaluation; }) &&
                    (HasEnd<C> || !requires { &C::on_end; }) &&
                    (Evaluates<C, M> || !requires { &C::evaluate; });
@@ -93,16 +98,18 @@ template <class Call>
 /// - `on_begin(const TrainSettings&)`, before the first step;
 /// - `on_step(const StepInfo&)`, after every step: the weights are the new ones;
 /// - `on_evaluation(const EvaluationInfo&)`, after each evaluation;
+/// - `on_step_end(const StepInfo&)`, after the step's evaluations as well, or when a hook stopped
+///   the run before them: where to save what a run goes on from;
 /// - `on_end(const TrainResult&)`, after the last step or when a hook stopped the run, and not when
 ///   an exception ends it;
 /// - `evaluate(const M&)` and `name()`, for an evaluator: see EvaluateOn.
 ///
-/// Each returns nothing or a Control (`on_end`: nothing). Hooks of one event are called in the
-/// order of the callbacks, all of them even when one says stop. A member of such a name that takes
-/// something else is an error.
+/// Each returns nothing or a Control (`on_step_end`, `on_end`: nothing). Hooks of one event are
+/// called in the order of the callbacks, all of them even when one says stop. A member of such a
+/// name that takes something else is an error.
 template <class C, class M>
 concept Callback = detail::HooksFit<C, M> &&
-    (detail::HasBegin<C> || detail::HasStep<C> || detail::HasEvaluation<C> || detail::HasEnd<C> ||
-     detail::Evaluates<C, M>);
+    (detail::HasBegin<C> || detail::HasStep<C> || detail::HasStepEnd<C> ||
+     detail::HasEvaluation<C> || detail::HasEnd<C> || detail::Evaluates<C, M>);
 
 }  // namespace mora::inline MORA_ABI

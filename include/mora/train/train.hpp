@@ -165,6 +165,7 @@ requires(Callback<C, M>&&...) TrainResult
     if (!result.stopped && (due || step == settings.steps)) {
       result.stopped = hooks.evaluate(model, result.state) == Control::stop;
     }
+    hooks.step_end(info);
   }
   hooks.end(result);
   return result;

@@ -19,6 +19,11 @@ class LlamaCache {
  public:
   LlamaCache(Index layers, Index key_value_size)
       : width_(key_value_size), layers_(static_cast<std::size_t>(layers)) {}
+  LlamaCache(const LlamaCache&) = default;
+  LlamaCache(LlamaCache&&) = default;
+  LlamaCache& operator=(const LlamaCache& other) { return *this = LlamaCache(other); }
+  LlamaCache& operator=(LlamaCache&&) = default;
+  ~LlamaCache() = default;
 
   /// Tokens so far.
   [[nodiscard]] Index length() const { return length_; }

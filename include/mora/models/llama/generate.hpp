@@ -110,7 +110,7 @@ class TokenSampler {
 
 /// Continues `prompt`, one token at a time with a cache; returns the new tokens. Stops at a stop
 /// token, after max_new_tokens, or when max_position_embeddings is full. Throws ArgumentError for
-/// an empty prompt, or one that is longer than that.
+/// an empty prompt, or one that is longer than that, and for a stop token beyond the vocabulary.
 template <Real T, Generator64 G>
 [[nodiscard]] std::vector<Token> generate(const Llama<T>& model, std::span<const Token> prompt,
                                           const GenerationSettings& settings, G& generator) {
@@ -121,6 +121,9 @@ template <Real T, Generator64 G>
     throw ArgumentError(detail::concat("prompt: expected at most max_position_embeddings = ",
                                        model.config().max_position_embeddings, " tokens, found ",
                                        std::ssize(prompt)));
+  }
+  for (const Token token : settings.stop) {
+    detail::require_range<Index>("stop token", token, 0, model.config().vocab_size);
   }
   const Index most = std::min(settings.max_new_tokens, room);
   LlamaCache<T> cache = model.cache();

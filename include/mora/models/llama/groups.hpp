@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -145,9 +146,9 @@ class LlamaTraining {
       });
       return loss;
     }
-    prepare_lanes(set, std::min(most_lanes, groups.size()));
+    const Index lanes = std::min(most_lanes, groups.size());
+    prepare_lanes(set, lanes);
     losses_.assign(static_cast<std::size_t>(groups.size()), {});
-    const Index lanes = std::ssize(lanes_);
     parallel_pieces(lanes, 1, [&](Index lane, Index) {
       LlamaAdapterSet<T>& copy = lanes_[static_cast<std::size_t>(lane)];
       LlamaParts<T> own = parts;
@@ -160,7 +161,7 @@ class LlamaTraining {
         });
       }
     });
-    add_gradients(set);
+    add_gradients(set, lanes);
     LossSum total;
     for (const LossSum& loss : losses_) total += loss;
     return total;
@@ -193,13 +194,10 @@ class LlamaTraining {
     return 2 * most_lanes * parameters <= kept * batch.positions();
   }
 
-  /// The adapters' numbers of now, in memory that is there from the second step on.
+  /// The adapters' numbers of now, in memory that is there once a batch has had as many lanes.
   void prepare_lanes(LlamaAdapterSet<T>& set, Index count) {
-    if (std::ssize(lanes_) != count) {
-      lanes_.clear();
-      lanes_.assign(static_cast<std::size_t>(count), set);
-    }
-    for (LlamaAdapterSet<T>& lane : lanes_) {
+    while (std::ssize(lanes_) < count) lanes_.push_back(set);
+    for (LlamaAdapterSet<T>& lane : first_lanes(count)) {
       for_each_pair(set, lane, [](const Parameter<T>& from, Parameter<T>& to) {
         to.value = from.value;
         to.gradient.setZero();
@@ -207,14 +205,19 @@ class LlamaTraining {
     }
   }
 
-  void add_gradients(LlamaAdapterSet<T>& set) {
+  void add_gradients(LlamaAdapterSet<T>& set, Index count) {
     // Nothing can fail once all of them are there.
     set.visit([](std::string_view, Parameter<T>& p) { (void)gradient_of(p); });
-    for (LlamaAdapterSet<T>& lane : lanes_) {
+    for (LlamaAdapterSet<T>& lane : first_lanes(count)) {
       for_each_pair(lane, set, [](const Parameter<T>& from, Parameter<T>& to) {
         if (from.gradient.size() != 0) to.gradient += from.gradient;
       });
     }
+  }
+
+  /// A batch of fewer groups than one before leaves the other lanes for the next.
+  [[nodiscard]] std::span<LlamaAdapterSet<T>> first_lanes(Index count) {
+    return std::span(lanes_).first(static_cast<std::size_t>(count));
   }
 
   /// The parameters of two sets that are copies of each other.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "mora/adapters/full.hpp"
 #include "mora/core/concurrent_use.hpp"
+#include "mora/core/large_memory.hpp"
 #include "mora/core/random.hpp"
 #include "mora/models/llama/adapter_sets.hpp"
 #include "mora/models/llama/groups.hpp"
@@ -45,9 +47,16 @@ class Llama {
       : config_(config), tensors_(config), weights_(usable(std::move(weights))) {}
 
   /// Random weights: normal with the given deviation (Hugging Face's initializer_range), norms one.
+  /// Throws ArgumentError for a deviation that is not finite.
   template <Generator64 G>
   Llama(const LlamaConfig& config, G& generator, double deviation = 0.02)
       : Llama(config, random_weights(config, generator, deviation)) {}
+
+  Llama(const Llama&) = default;
+  Llama(Llama&&) = default;
+  Llama& operator=(const Llama& other) { return *this = Llama(other); }  // all or nothing
+  Llama& operator=(Llama&&) = default;
+  ~Llama() = default;
 
   [[nodiscard]] const LlamaConfig& config() const { return config_; }
   [[nodiscard]] const LlamaTensors& tensors() const { return tensors_; }
@@ -217,7 +226,7 @@ class Llama {
     detail::LlamaForward<T> forward(parts, work, nullptr);
     cache.reserve(cache.length() + batch.positions());
     forward.run(batch, {}, detail::Keep::nothing, &cache);
-    logits.resize(config_.vocab_size);
+    detail::resize(logits, 1, config_.vocab_size);
     const ConstMap<T> hidden = detail::as_const(work.hidden.map());
     detail::head_logits(
         parts, forward, detail::rows_of(hidden, hidden.rows() - 1, 1),
@@ -232,12 +241,14 @@ class Llama {
 
   /// Adds weight times the gradient of the sum of the losses to the gradients of the parameters
   /// that are switched on, and returns that sum. For the mean's gradient the weight is 1 over the
-  /// number of targets. Throws StateError when nothing is switched on, or while merged.
+  /// number of targets. Throws StateError when nothing is switched on, or while merged,
+  /// ArgumentError for a weight that is not finite in T.
   LossSum accumulate_gradients(const Batch& batch, double weight) {
     const Use change = changing("accumulate_gradients");
     require_unmerged("accumulate_gradients");
     Set* const set = sets_.switched_on();
     if (!set) throw StateError("accumulate_gradients: no adapter is switched on");
+    detail::require_factor<T>("weight", weight);
     const detail::LlamaParts<T> parts = this->parts();
     detail::require_batch(config_, batch, 0);
     set->visit(
@@ -359,16 +370,18 @@ class Llama {
   template <class G>
   static std::vector<FrozenLinear<T>> random_weights(const LlamaConfig& config, G& generator,
                                                      double deviation) {
+    detail::require_factor<T>("deviation", deviation);
     std::vector<FrozenLinear<T>> weights;
     const LlamaTensors tensors(config);
     for (const LlamaTensor& tensor : tensors.all()) {
-      Matrix<T> weight(tensor.rows, tensor.cols);
+      const auto memory = detail::allocate_large<T>(tensor.rows * tensor.cols);
+      const std::span<T> numbers(memory.get(), static_cast<std::size_t>(tensor.rows * tensor.cols));
       if (tensor.vector) {
-        weight.setOnes();
+        std::ranges::fill(numbers, T(1));
       } else {
-        fill_normal(weight, deviation, generator);
+        fill_normal(numbers, deviation, generator);
       }
-      weights.emplace_back(std::move(weight));
+      weights.emplace_back(memory.get(), tensor.rows, tensor.cols, memory);
     }
     return weights;
   }

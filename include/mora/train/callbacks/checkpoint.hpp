@@ -11,11 +11,11 @@
 
 namespace mora::inline MORA_ABI {
 
-/// Calls `save(const TrainState&)` every so many steps and after the last one, and only for a state
-/// that is good to have: never after a step that was skipped (the next good one is saved in its
-/// place), and never with a weight that is not finite, which throws NumericError with the step and
-/// the parameter. So a good checkpoint is not replaced by a bad one. The model stays the caller's;
-/// callbacks that change it come before this one.
+/// Calls `save(const TrainState&)` every so many steps and at the end of the run, after the step's
+/// evaluations: what EarlyStop has heard by then is a part of the state. A step that was skipped is
+/// not saved (the next good one is in its place), but at the end all good ones are, and no weight
+/// that is not finite, which throws NumericError with the step and the parameter. So a good
+/// checkpoint is not replaced by a bad one. The model stays the caller's.
 template <Module M, std::invocable<const TrainState&> F>
 class CheckpointEvery {
  public:
@@ -26,13 +26,13 @@ class CheckpointEvery {
   }
 
   void on_begin(const TrainSettings& settings) { saved_ = settings.start.step; }
-  void on_step(const StepInfo& info) {
-    last_is_good_ = !info.skipped();
-    const bool due = info.state.step / period_ > saved_ / period_;
-    if (due && last_is_good_) save(info.state);
+  void on_step_end(const StepInfo& info) {
+    if (info.skipped()) return;
+    unsaved_ = true;
+    if (info.state.step / period_ > saved_ / period_) save(info.state);
   }
   void on_end(const TrainResult& result) {
-    if (result.state.step > saved_ && last_is_good_) save(result.state);
+    if (unsaved_) save(result.state);
   }
 
  private:
@@ -44,13 +44,14 @@ class CheckpointEvery {
     });
     save_(state);
     saved_ = state.step;
+    unsaved_ = false;
   }
 
   Index period_;
   M* model_;
   F save_;
   Index saved_ = 0;
-  bool last_is_good_ = false;
+  bool unsaved_ = false;  ///< Whether a good step came after that.
 };
 
 }  // namespace mora::inline MORA_ABI

@@ -37,7 +37,11 @@ class EarlyStop {
   EarlyStop(EarlyStopSettings settings, const State& state)
       : settings_(std::move(settings)), state_(state) {
     settings_.validate();
+    detail::require_at_least<Index>("early stop, evaluations since the best one", 0, state.waited);
   }
+
+  /// A run that was stopped does not go on.
+  [[nodiscard]] Control on_begin(const TrainSettings&) const { return patient(); }
 
   [[nodiscard]] const State& state() const { return state_; }
 
@@ -49,10 +53,15 @@ class EarlyStop {
       state_ = {.best = loss, .best_step = info.state.step, .waited = 0};
       return Control::go_on;
     }
-    return ++state_.waited < settings_.patience ? Control::go_on : Control::stop;
+    ++state_.waited;
+    return patient();
   }
 
  private:
+  [[nodiscard]] Control patient() const {
+    return state_.waited < settings_.patience ? Control::go_on : Control::stop;
+  }
+
   EarlyStopSettings settings_;
   State state_;
 };

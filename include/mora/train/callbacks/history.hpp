@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -29,7 +30,9 @@ class History {
   [[nodiscard]] const std::vector<Evaluation>& evaluations() const { return evaluations_; }
 
   void on_begin(const TrainSettings& settings) {
-    steps_.reserve(steps_.size() + static_cast<std::size_t>(settings.steps - settings.start.step));
+    // A run that is to go on until something stops it may have any number of steps.
+    const Index expected = std::min<Index>(settings.steps - settings.start.step, 1 << 20);
+    steps_.reserve(steps_.size() + static_cast<std::size_t>(std::max<Index>(expected, 0)));
   }
   void on_step(const StepInfo& info) {
     steps_.push_back({info.state.step, info.loss, info.factor, info.gradient_norm, info.skipped()});
