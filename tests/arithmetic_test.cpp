@@ -103,13 +103,17 @@ TEST(WeightedSum, RefusesWhatHasNone) {
   EXPECT_TRUE(throws<ArgumentError>({"operators"}, sum(&other_seed)));
   EXPECT_TRUE(throws<ShapeError>({"side of M", "found"}, sum(&other_side)));
   EXPECT_TRUE(throws<ShapeError>({"in_features", "12", "13"}, sum(&other_shape)));
-  EXPECT_TRUE(throws<ShapeError>({"out_features"}, sum(&other_outputs)));
+  EXPECT_TRUE(throws<ShapeError>({"out_features", "10", "11"}, sum(&other_outputs)));
   EXPECT_TRUE(throws<ArgumentError>({"adapter 1", "null"}, sum(nullptr)));
   EXPECT_TRUE(throws<ArgumentError>({"weight 1", "inf"}, sum(&one, infinity<double>)));
   EXPECT_TRUE(
       throws<ArgumentError>({"found 0"}, [] { (void)mora::weighted_sum(Summands<Sharing>{}); }));
   EXPECT_TRUE(throws<ArgumentError>({"found 0"},
                                     [] { (void)mora::average(std::vector<const Sharing*>{}); }));
+
+  Sharing bent = one;
+  bent.matrix().value.setOnes(3, 3);
+  EXPECT_TRUE(throws<ShapeError>({"M, rows", "found 3"}, sum(&bent)));
 
   Sharing large = one;
   large.matrix().value.setConstant(std::numeric_limits<double>::max());
@@ -121,6 +125,29 @@ TEST(WeightedSum, RefusesWhatHasNone) {
   lora.b().value.setConstant(std::numeric_limits<float>::max());
   EXPECT_TRUE(throws<NumericError>({"not finite"}, [&] {
     (void)mora::weighted_sum(Summands<LoraAdapter<float>>{{&lora, 8.0}});
+  }));
+}
+
+TEST(WeightedSum, OfLoraRefusesWhatHasNone) {
+  Random random(1);
+  using Lora = LoraAdapter<float>;
+  const Lora one(12, 10, {.rank = 2}, random.generator());
+  const Lora other_shape(13, 10, {.rank = 2}, random.generator());
+  const auto sum = [&](const Lora* second, double weight = 1.0) {
+    return [=, &one] { (void)mora::weighted_sum(Summands<Lora>{{&one, 1.0}, {second, weight}}); };
+  };
+  EXPECT_NO_THROW(sum(&one)());
+  EXPECT_TRUE(throws<ArgumentError>({"weight 1", "inf"}, sum(&one, infinity<double>)));
+  EXPECT_TRUE(throws<ShapeError>({"in_features", "12", "13"}, sum(&other_shape)));
+  EXPECT_TRUE(throws<ArgumentError>({"adapter 1", "null"}, sum(nullptr)));
+
+  Lora large = one;
+  large.a().value(1, 2) = infinity<float>;
+  EXPECT_TRUE(throws<NumericError>({"weighted_sum", "not finite"}, sum(&large)));
+
+  const Lora wide(1, 1, {.rank = 600'000}, random.generator());
+  EXPECT_TRUE(throws<ArgumentError>({"rank", "1 to 1000000", "found 1200000"}, [&] {
+    (void)mora::weighted_sum(Summands<Lora>{{&wide, 1.0}, {&wide, 1.0}});
   }));
 }
 

@@ -89,7 +89,7 @@ TEST(Dora, StartsWithTheLengthsOfTheAdaptersRows) {
   EXPECT_TRUE(near(layer.forward(x), below.forward(x)));
 }
 
-// A row of zeros has no direction: it stays as it is, whatever its length is to be.
+// A row of zeros has no direction: where B is zero it stays as it is, whatever its length is to be.
 TEST(Dora, LeavesRowsOfZerosAlone) {
   Random random(4);
   Matrix<double> w = random.matrix<double>(3, 4);
@@ -206,6 +206,38 @@ TEST(AsyLora, RefusesResultsOverA) {
   Matrix<double>& a = layer.adapter().a().value;
   EXPECT_TRUE(throws<mora::ArgumentError>({"result", "overlaps"}, [&] { layer.forward(x, a); }));
   EXPECT_TRUE(throws<mora::ArgumentError>({"overlaps"}, [&] { layer.merge_into(a); }));
+}
+
+// Which knows of the adapter below it that A is no parameter.
+TEST(Dora, RefusesResultsOverAnAThatDoesNotTrain) {
+  Random random(13);
+  mora::DoraLinear<double> layer(
+      random.matrix<double>(4, 4),
+      {.direction = {.rank = 4, .init = mora::LoraInit::orthonormal, .train_a = false}},
+      random.generator());
+  const Matrix<double> x = random.matrix<double>(4, 4);
+  Matrix<double>& a = layer.adapter().direction().a().value;
+  EXPECT_TRUE(throws<mora::ArgumentError>({"result", "overlaps"}, [&] { layer.forward(x, a); }));
+}
+
+/// An adapter of a user's own that fits no frozen layer.
+struct Choosy : Lora {
+  using Lora::Lora;
+  void require_base(const mora::FrozenLinear<double>&) const {
+    mora::detail::require_size("own size", Index{1}, Index{2});
+  }
+};
+
+TEST(Dora, AsksTheAdapterBelowWhetherTheLayerFits) {
+  Random random(14);
+  const mora::FrozenLinear<double> frozen(random.matrix<double>(4, 6));
+  const Choosy choosy(random.matrix<double>(2, 6), random.matrix<double>(4, 2), {.rank = 2});
+  const auto refused = [](const auto& call) {
+    EXPECT_TRUE(throws<mora::ShapeError>({"own size"}, call));
+  };
+  refused([&] { mora::DoraAdapter<Choosy>(frozen, choosy); });
+  const mora::DoraAdapter<Choosy> dora(choosy, Matrix<double>::Ones(1, 4));
+  refused([&] { dora.require_base(frozen); });
 }
 
 TEST(AsyLora, TrainsBAloneOverOrthonormalRows) {

@@ -178,6 +178,11 @@ TEST(Lokr, RefusesSettingsOutOfRange) {
   EXPECT_TRUE(throws<ShapeError>({"weight", "memory"}, [] {
     (void)mora::lokr_shape(2305843009213693951 / 64, 1, {.rank = 1'000'000, .decompose_factor = 1});
   }));
+  EXPECT_TRUE(throws<ShapeError>({"weight", "memory"}, [] {
+    constexpr Index many = Index{1} << 40;
+    (void)mora::lokr_shape(1, many,
+                           {.rank = 1'000'000, .decompose_factor = many, .decompose_both = true});
+  }));
 }
 
 TEST(Lokr, RefusesFactorsOfOtherShapes) {

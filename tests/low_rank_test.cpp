@@ -146,9 +146,43 @@ TEST(LowRank, RefusesWhatItCannotDo) {
   refused({.relative_error = std::nan("")}, "relative_error");
   adapter.matrix().value(0, 0) = infinity<float>;
   for (const LowRankSettings& settings : {LowRankSettings{}, LowRankSettings{.rank = 3}}) {
-    EXPECT_TRUE(
-        throws<mora::NumericError>({"low rank"}, [&] { (void)low_rank(adapter, settings); }));
+    EXPECT_TRUE(throws<mora::NumericError>({"low rank", "update"},
+                                           [&] { (void)low_rank(adapter, settings); }));
   }
+}
+
+// The update's own factors in double, which float has no room for.
+TEST(LowRank, RefusesFactorsBeyondTheScalar) {
+  mora::MoraAdapter<float> adapter(31, 25, {.rank = 2, .scale = 1e30});
+  adapter.matrix().value.setConstant(1e30F);
+  EXPECT_TRUE(throws<mora::NumericError>({"low rank", "beyond the scalar type"},
+                                         [&] { (void)low_rank(adapter); }));
+}
+
+// Before there is memory for it: an update of such a rank has no room in a test.
+TEST(LowRank, RefusesARankBeyondTheLargest) {
+  EXPECT_TRUE(throws<ArgumentError>({"rank", "1 to 1000000", "found 1000001"}, [] {
+    (void)mora::detail::zero_factors<float>(1, 1, mora::max_rank + 1);
+  }));
+}
+
+TEST(LowRank, RefusesAnEmptyUpdate) {
+  for (const LowRankSettings& settings : {LowRankSettings{}, LowRankSettings{.rank = 3}}) {
+    EXPECT_TRUE(throws<mora::ShapeError>({"in_features", "found 0"},
+                                         [&] { (void)low_rank(Matrix<double>(7, 0), settings); }));
+    EXPECT_TRUE(throws<mora::ShapeError>({"out_features", "found 0"},
+                                         [&] { (void)low_rank(Matrix<double>(0, 7), settings); }));
+  }
+}
+
+TEST(LowRank, NeedsTheShapesOfTheAdapter) {
+  Random random(1);
+  mora::MissAdapter<double> miss(12, 10, {.rank = 2});
+  miss.matrix().value.setOnes(5, 10);
+  EXPECT_TRUE(throws<mora::ShapeError>({"D, rows", "found 5"}, [&] { (void)low_rank(miss); }));
+  mora::LokrAdapter<double> lokr(12, 10, {.rank = 2}, random.generator());
+  lokr.w1().a.value.setOnes(5, 3);
+  EXPECT_TRUE(throws<mora::ShapeError>({"W1, rows", "found 5"}, [&] { (void)low_rank(lokr); }));
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <limits>
 #include <mora/analysis/pissa.hpp>
 #include <mora/mora.hpp>
+#include <string>
+#include <utility>
 
 #include "support/compare.hpp"
 #include "support/random.hpp"
@@ -90,7 +92,19 @@ TEST(Pissa, RefusesWhatHasNoSuchStart) {
   EXPECT_TRUE(throws<mora::ShapeError>({"rank", "5", "6"}, [&] { start({.rank = 6}); }));
   EXPECT_TRUE(throws<mora::ArgumentError>({"alpha", "0", "-1"},
                                           [&] { start({.rank = 2, .alpha = -2.0}); }));
-  EXPECT_TRUE(throws<mora::ArgumentError>({"rank", "0"}, [&] { start({.rank = 0}); }));
+  // Before the first random number.
+  const auto state = random.generator();
+  for (const Index rank : {0, -100}) {
+    EXPECT_TRUE(throws<mora::ArgumentError>(
+        {"rank", "1 to 1000000", "found " + std::to_string(rank)}, [&] { start({.rank = rank}); }));
+  }
+  mora::FrozenLinear<double> gone = frozen;
+  const mora::FrozenLinear<double> taken = std::move(gone);
+  EXPECT_TRUE(
+      throws<mora::StateError>({"moved from"}, [&] {  // NOLINTNEXTLINE(bugprone-use-after-move)
+        (void)mora::pissa<double>(gone, {.rank = 2}, random.generator());
+      }));
+  EXPECT_TRUE(random.generator() == state);
   EXPECT_TRUE(throws<mora::ArgumentError>({"iterations", "-1"}, [&] { start({.rank = 2}, -1); }));
   w(2, 3) = std::numeric_limits<double>::quiet_NaN();
   EXPECT_TRUE(throws<mora::NumericError>({"pissa"}, [&] { start({.rank = 2}); }));

@@ -80,7 +80,13 @@ TEST(Restart, OfALayerThatCannotBeChangesNothing) {
   layer.adapter().matrix().value(0, 0) = nan<double>;
   refused(std::type_identity<NumericError>{}, Words{"merged weight"},
           MoraAdapter<double>(6, 5, {.rank = 2}));
-  layer.adapter().matrix().value.setZero();
+  const Matrix<double> weight = layer.base().weight();
+  const Index side = layer.adapter().side();
+  layer.adapter().matrix().value.setOnes(side + 1, side);
+  EXPECT_TRUE(throws<ShapeError>(Words{"M, rows", "found"},
+                                 [&] { layer.restart(MoraAdapter<double>(6, 5, {.rank = 2})); }));
+  EXPECT_TRUE(same_bits(layer.base().weight(), weight));
+  layer.adapter().matrix().value.setZero(side, side);
   layer.merge();
   refused(std::type_identity<StateError>{}, Words{"restart", "merged"},
           MoraAdapter<double>(6, 5, {.rank = 2}));

@@ -133,6 +133,9 @@ TEST(Schedule, RefusesSettingsOutOfRange) {
     refused(CosineSchedule{.steps = 5, .minimum = minimum}, {"minimum"});
     refused(JaggedSchedule{.steps = 5, .minimum = minimum}, {"minimum"});
   }
+  refused(JaggedSchedule{.steps = 0, .restart_every = 5}, {"steps", "1", "found 0"});
+  refused(JaggedSchedule{.steps = 3, .warm_up = 4, .restart_every = 5},
+          {"warm_up", "3", "found 4"});
   refused(JaggedSchedule{.steps = 9, .restart_every = 0}, {"restart_every", "found 0"});
   refused(JaggedSchedule{.steps = 9, .warm_up = 4, .restart_every = 3}, {"warm_up", "found 4"});
   refused(JaggedSchedule{.steps = 9, .restart_every = 3, .restart_warm_up = 3},

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <mora/analysis/singular_values.hpp>
 #include <utility>
 #include <vector>
@@ -146,6 +147,12 @@ TEST(Spectrum, RefusesWhatIsNotFinite) {
   mora::MoraLinear<double> layer(Dense::Ones(8, 8).eval(), {.rank = 2});
   layer.adapter().matrix().value(0, 1) = std::nan("");
   EXPECT_THROW((void)spectrum(layer), mora::NumericError);
+  // A factor that the other one does not let through.
+  const double infinite = std::numeric_limits<double>::infinity();
+  for (const auto& lora : {constant_lora(infinite, 0.0), constant_lora(0.0, infinite)}) {
+    EXPECT_TRUE(
+        throws<mora::NumericError>({"spectrum", "not finite"}, [&] { (void)spectrum(lora); }));
+  }
 }
 
 }  // namespace

@@ -46,6 +46,8 @@ void expect_unusable(Layer& layer, typename Layer::Saved& saved) {
   refused([&] { mora::Sgd<T>().step(layer); });
   refused([&] { mora::AdamW<T>().step(layer); });
   refused([&] { (void)constant.base().weight(); });
+  refused([&] { (void)constant.base().read_weight(); });
+  refused([&] { constant.base().read_weight(0, weight); });
   refused([&] { (void)constant.base().forward(x); });
   refused([&] { constant.base().forward(x, y); });
   refused([&] { constant.base().backward(dy, dx); });

@@ -195,5 +195,14 @@ TYPED_TEST(EveryLayer, ComputesGradientsThatAreNotFiniteForOptimizersToRefuse) {
   check(mora::Sgd<T>({.momentum = 0.9}), mora::Sgd<T>({.momentum = 0.9}));
 }
 
+TEST(FullLinear, RefusesToMergeABiasThatIsNotFinite) {
+  auto layer = make_layer<mora::FullLinear<double>>(4, 6);
+  layer.adapter().bias().value(0, 2) = nan<double>;
+  Matrix<double> target = layer.base().weight();
+  EXPECT_TRUE(refuses<NumericError>(layer, {"merge", "bias"}, [&] { layer.merge(); }));
+  EXPECT_TRUE(refuses<NumericError>(layer, {"merge", "bias"}, [&] { layer.merge_into(target); }));
+  EXPECT_TRUE(same_bits(target, layer.base().weight()));
+}
+
 }  // namespace
 }  // namespace mora_tests

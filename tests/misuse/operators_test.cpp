@@ -42,6 +42,11 @@ TEST(Operators, RefuseWhatDoesNotFit) {
   EXPECT_TRUE(throws<ArgumentError>({"multiple of the side 3", "found 4"}, [] {
     (void)mora::GroupSpread<mora::StridedGroups>(mora::StridedGroups(8, 4), 3);
   }));
+  for (const Index side : {Index{-1}, Index{0}}) {
+    EXPECT_TRUE(throws<ArgumentError>({"side", "at least 1", "found " + std::to_string(side)}, [&] {
+      (void)mora::GroupSpread<mora::StridedGroups>(mora::StridedGroups(8, 4), side);
+    }));
+  }
 }
 
 constexpr Index most = std::numeric_limits<Index>::max();
@@ -78,14 +83,15 @@ TEST(Operators, CountBlocksOfTheLargestSides) {
   EXPECT_EQ(sources, 1);
 }
 
-/// An operator of a user's own whose side is wrong.
-struct NoSide {
+/// An operator of a user's own whose sizes are wrong.
+template <Index wrong_side, Index wrong_blocks>
+struct Wrong {
   [[nodiscard]] Index fit_side(Index) const { return 1; }
   struct Nothing {
     [[nodiscard]] Index in_features() const { return 4; }
     [[nodiscard]] Index out_features() const { return 6; }
-    [[nodiscard]] Index side() const { return 0; }
-    [[nodiscard]] Index blocks() const { return 1; }
+    [[nodiscard]] Index side() const { return wrong_side; }
+    [[nodiscard]] Index blocks() const { return wrong_blocks; }
     template <class T>
     void apply(std::span<const T>, std::span<T>) const {}
     template <class T>
@@ -98,9 +104,11 @@ struct NoSide {
   [[nodiscard]] mora::OperatorPair<Nothing, Nothing> make(Index, Index, Index) const { return {}; }
 };
 
-TEST(Operators, OfAUserNeedASide) {
-  EXPECT_TRUE(throws<ArgumentError>({"side", "at least 1", "found 0"},
-                                    [] { (void)mora::MoraAdapter<float, NoSide>(4, 6); }));
+TEST(Operators, OfAUserNeedASideAndBlocks) {
+  EXPECT_TRUE(throws<ArgumentError>({"compressor, side", "at least 1", "found 0"},
+                                    [] { (void)mora::MoraAdapter<float, Wrong<0, 1>>(4, 6); }));
+  EXPECT_TRUE(throws<ArgumentError>({"compressor, blocks", "at least 1", "found 0"},
+                                    [] { (void)mora::MoraAdapter<float, Wrong<1, 0>>(4, 6); }));
 }
 
 template <class Layer>
@@ -154,6 +162,14 @@ TEST(Spectrum, NeedsTheShapesOfTheAdapter) {
   auto lora = make_layer<mora::LoraLinear<double>>(12, 10, 2);
   lora.adapter().a().value.setOnes(5, 12);
   EXPECT_TRUE(throws<ShapeError>({"A", "found 5"}, [&] { (void)mora::spectrum(lora.adapter()); }));
+  auto miss = make_layer<mora::MissLinear<double>>(12, 10, 2);
+  miss.adapter().matrix().value.setOnes(5, 10);
+  EXPECT_TRUE(
+      throws<ShapeError>({"D, rows", "found 5"}, [&] { (void)mora::spectrum(miss.adapter()); }));
+  auto lokr = make_layer<mora::LokrLinear<double>>(12, 10, 2);
+  lokr.adapter().w1().a.value.setOnes(5, 3);
+  EXPECT_TRUE(
+      throws<ShapeError>({"W1, rows", "found 5"}, [&] { (void)mora::spectrum(lokr.adapter()); }));
 }
 
 TEST(AnyAdapter, SaysThatItWasMovedFrom) {
@@ -260,6 +276,7 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
   const auto refused = [](const auto& call) {
     EXPECT_TRUE(throws<ShapeError>({"expected", "found"}, call));
   };
+  refused([&] { adapter.require_shapes(); });
   refused([&] { (void)adapter.row_merge(); });
   refused([&] { (void)adapter.merged(base); });
   refused([&] { (void)adapter.update(base); });
@@ -269,6 +286,28 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
     refused([&] { adapter.add_forward(in(x), map_of(y), nullptr); });
     refused([&] { adapter.add_backward(in(x), in(y), *saved, nullptr); });
   }
+}
+
+// A merge by rows may outlast the shapes that it began with.
+template <class Layer>
+void expect_refuses_rows_of_another_shape(std::string_view name) {
+  const mora::FrozenLinear<double> frozen(random_numbers<double>(6, 4));
+  Random random(1);
+  mora::AnyAdapter<double> adapter(Layer(frozen, {.rank = 2}, random.generator()).adapter());
+  const auto merge = adapter.row_merge();
+  auto rows = random_numbers<double>(3, 4);
+  const auto before = rows;
+  mora::Matrix<double>& value = adapter.parameters()[0].parameter->value;
+  value.setOnes(value.rows() + 1, value.cols());
+  EXPECT_TRUE(throws<ShapeError>({name, "rows", "found " + std::to_string(value.rows())},
+                                 [&] { merge->merge_rows(0, mora::detail::map_of(rows)); }));
+  EXPECT_TRUE(same_bits(rows, before));
+}
+
+TEST(AnyAdapter, RefusesToMergeRowsOfParametersOfAnotherShape) {
+  expect_refuses_rows_of_another_shape<mora::LoraLinear<double>>("A");
+  expect_refuses_rows_of_another_shape<mora::MoraLinear<double>>("M");
+  expect_refuses_rows_of_another_shape<mora::MissLinear<double>>("D");
 }
 
 TEST(AnyAdapter, RefusesWhatAnotherSaved) {

@@ -281,6 +281,29 @@ TEST(Scale, MustBeFinite) {
   }
 }
 
+// Also where no layer is made of the settings.
+TEST(Settings, ValidateTheirRank) {
+  const auto refused = [](const auto& settings) {
+    EXPECT_TRUE(
+        throws<ArgumentError>({"rank", "1 to 1000000", "found 0"}, [&] { settings.validate(); }));
+  };
+  refused(mora::LoraSettings{.rank = 0});
+  refused(mora::MoraSettings<>{.rank = 0});
+  refused(mora::HiraSettings{.rank = 0});
+  refused(mora::MissSettings{.rank = 0});
+  refused(mora::LokrSettings{.rank = 0});
+  refused(mora::DoraSettings<mora::LoraSettings>{.direction = {.rank = 0}});
+}
+
+TEST(Settings, ValidateTheirScale) {
+  for (const double wrong : {nan<double>, infinity<double>, -infinity<double>}) {
+    EXPECT_TRUE(throws<ArgumentError>({"alpha", "finite", "found"},
+                                      [&] { mora::LoraSettings{.alpha = wrong}.validate(); }));
+    EXPECT_TRUE(throws<ArgumentError>({"scale", "finite", "found"},
+                                      [&] { mora::MoraSettings<>{.scale = wrong}.validate(); }));
+  }
+}
+
 // It would be zero in float, and nothing could be learnt.
 TEST(Scale, MustNotVanishInTheScalar) {
   Random random(1);

@@ -105,6 +105,24 @@ TEST(LoraLinear, RefusesWhatALayerOfAnotherRankSaved) {
                           [&] { (void)layer.backward(random_numbers<float>(3, 6), saved); }));
 }
 
+TEST(DoraLinear, RefusesWhatALayerOfAnotherRankOrOtherOutputsSaved) {
+  using Layer = mora::DoraLinear<double>;
+  Random random(1);
+  const auto make = [&](Index out, Index rank) {
+    return Layer(random.matrix<double>(out, 4), {.direction = {.rank = rank}}, random.generator());
+  };
+  Layer layer = make(6, 2);
+  Layer::Saved saved;
+  const auto dy = random_numbers<double>(3, 6);
+  (void)make(6, 3).forward(random_numbers<double>(3, 4), saved);
+  EXPECT_TRUE(refuses<ShapeError>(layer, {"backward", "saved", "rank", "expected 2", "found 3"},
+                                  [&] { (void)layer.backward(dy, saved); }));
+  // All that the adapter below it kept would fit.
+  (void)make(7, 2).forward(random_numbers<double>(3, 4), saved);
+  EXPECT_TRUE(refuses<ShapeError>(layer, {"backward", "saved output", "expected 6", "found 7"},
+                                  [&] { (void)layer.backward(dy, saved); }));
+}
+
 TYPED_TEST(EveryLayer, RefusesASavedThatWasMovedFrom) {
   using T = typename TypeParam::Scalar;
   TypeParam layer = make_layer<TypeParam>(4, 6);

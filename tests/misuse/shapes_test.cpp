@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <limits>
+#include <mora/core/large_memory.hpp>
+#include <new>
 
 #include "support/layer_types.hpp"
 #include "support/misuse.hpp"
+#include "support/sanitizers.hpp"
 
 namespace mora_tests {
 namespace {
@@ -83,8 +86,34 @@ TEST(LoraAdapter, RefusesSizesThatCannotBe) {
   refused(4, -1, 1, "out_features");
   constexpr Index many = Index{1} << 40;
   refused(many, many, 1, "memory");
-  refused(huge, 1, mora::max_rank, "memory");
-  refused(1, huge, mora::max_rank, "memory");
+  // A and B alone, where the weight could be counted.
+  constexpr Index large = Index{1} << 57;
+  refused(large, 1, 8, "8 x 144115188075855872 numbers are more than memory");
+  refused(1, large, 8, "144115188075855872 x 8 numbers are more than memory");
+}
+
+TEST(MissAdapter, RefusesSizesThatCannotBe) {
+  const auto refused = [&](Index in, Index out, Index rank, const char* what) {
+    EXPECT_TRUE(
+        throws<ShapeError>({what}, [&] { mora::MissAdapter<float>(in, out, {.rank = rank}); }))
+        << in << ", " << out;
+  };
+  refused(0, 4, 1, "in_features");
+  refused(4, -1, 1, "out_features");
+  constexpr Index many = Index{1} << 40;
+  refused(many, many, 1, "1099511627776 x 1099511627776 numbers are more than memory");
+  refused(1, Index{1} << 57, 8, "144115188075855872 x 8 numbers are more than memory");
+  for (const Index rank : {Index{0}, Index{-3}, mora::max_rank + 1}) {
+    EXPECT_TRUE(throws<ArgumentError>({"rank", "1 to 1000000", "found " + std::to_string(rank)},
+                                      [&] { mora::MissAdapter<float>(4, 6, {.rank = rank}); }));
+  }
+}
+
+// A sanitizer would end the program instead.
+TEST(LargeMemory, IsRefusedWhereThereIsNone) {
+  if (under_address_sanitizer) GTEST_SKIP();
+  EXPECT_TRUE(throws<std::bad_alloc>(
+      {}, [] { (void)mora::detail::allocate_large<float>(Index{1} << 60); }));
 }
 
 TEST(FrozenLinear, RefusesRowsWithGaps) {
@@ -271,6 +300,9 @@ TEST(FullLinear, RefusesABiasWithoutOneBelowItAndNoneAboveOne) {
   Layer layer(biased);
   layer.adapter().bias().value.resize(0, 0);
   refused(layer, "bias, length", "expected 6", "found 0");
+  // Of which the first row alone would be taken.
+  layer.adapter().bias().value.setOnes(2, 6);
+  refused(layer, "bias, rows", "expected 1", "found 2");
   layer.adapter().bias().value.setOnes(1, 6);
   const Matrix<double> y = layer.forward(x);
   ASSERT_TRUE(layer.merge());

@@ -7,7 +7,7 @@
 In a copy of the tree every `throw` of the given parts of include/mora, and every call of a guard
 (require_..., validate, fail...), gets a switch; the tests are built once, and run once to see which
 of them make which guard refuse something. Then each switch is turned off in turn, and the tests that
-it concerns run again: one of them has to fail, or crash. With --arithmetic the same with wrong
+it concerns run again: one of them has to fail, or crash. With --formulas the same with wrong
 formulas, which are listed below, and all tests of the programs named beside them.
 
 CSV: number, kind (throw, guard or formula), file, line, code, outcome (killed, survived: its tests
@@ -22,6 +22,7 @@ import csv
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 
@@ -118,7 +119,7 @@ inline int number() {
   return off;
 }
 
-inline constexpr int remembered = 6;
+inline constexpr int remembered = 8;
 inline thread_local std::array<int, remembered> recent{};
 inline thread_local int place = 0;
 
@@ -156,9 +157,13 @@ inline bool wrong(int k) { return k == number(); }
 """
 
 THROW = re.compile(r"\bthrow (?=[A-Za-z_:])")
+# At the beginning of a line, after a condition, or as the body of a function on one line.
 GUARD = re.compile(
-    r"^(\s+(?:if \(.*\) )?)((?:[A-Za-z_]\w*(?:\(\))?(?:::|\.|->))*(?:template )?"
+    r"^(\s+(?:(?:(?:if|if constexpr|for) \(.*\)|[^=]*\) (?:const )?(?:override )?\{) )?)"
+    r"((?:[A-Za-z_]\w*(?:\(\))?(?:::|\.|->))*(?:template )?"
     r"(?:require_\w+|validate)(?:<[\w:, ]*>)?\()")
+# Its value is its first argument.
+CHECKED = re.compile(r"(?:detail::)?checked_features\((\w+), [^()]*\)")
 FAIL = re.compile(r"^(\s+(?:if \(.*\) |default: |else )?)((?:[A-Za-z_]\w*(?:::|\.|->))*"
                   r"(?:fail\w*|wrong|refuse_\w+)\()")
 # A declaration, not a call: its parameters have types.
@@ -203,7 +208,7 @@ class Tree:
         never_returns = False
         requirement = False
         for i, line in enumerate(lines):
-            if re.search(r"\bconcept\b|\brequires\b.*\{$", line):
+            if re.search(r"\bconcept\b", line):
                 requirement = not line.rstrip().endswith(";")
             elif line.lstrip().startswith("}"):
                 requirement = False
@@ -220,9 +225,14 @@ class Tree:
                 k = self.add("throw", name, i + 1, line)
                 lines[i] = THROW.sub(f"if (::mora_mutant::fires({k})) throw ", line, count=1)
                 continue
+            if match := CHECKED.search(line):
+                k = self.add("guard", name, i + 1, line)
+                lines[i] = (f"{line[:match.start()]}(::mora_mutant::guards({k}) ? {match[0]} : ({match[1]}))"
+                            f"{line[match.end():]}")
+                continue
             for pattern, question in ((GUARD, "guards"), (FAIL, "fires")):
                 match = pattern.match(line)
-                if match and not never_returns and not DECLARATION.search(line):
+                if match and not never_returns and not DECLARATION.search(line[len(match[1]):]):
                     k = self.add("guard", name, i + 1, line)
                     lines[i] = (f"{match[1]}if (::mora_mutant::{question}({k})) "
                                 f"{line[len(match[1]):]}")
@@ -295,6 +305,8 @@ def main():
                    check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", build, "-j", arguments.jobs, "--target", *arguments.programs], check=True)
 
+    # Without their guards some ask for more than there is.
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     programs = built(build, arguments.programs)
     concerned = collections.defaultdict(lambda: collections.defaultdict(list))
     for name, program in programs.items():

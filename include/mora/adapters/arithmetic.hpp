@@ -90,7 +90,6 @@ template <Real T>
   const LoraAdapter<T>& first = *terms.front().adapter;
   Index rank = 0;
   for (const auto& [adapter, weight] : terms) rank += adapter->settings().rank;
-  detail::require_rank(rank);
   const bool alone = terms.size() == 1;
   LoraSettings settings{.rank = rank, .alpha = static_cast<double>(rank)};
   if (alone) settings = first.settings();

@@ -194,7 +194,6 @@ requires(bool(A::additive)) class DoraAdapter {
   }
   void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
                     Saved& saved, MutableMap<T>* dx) {
-    require_saved(saved);
     T* const dm = detail::gradient_of(magnitude_).data();
     const Index out = out_features();
     MutableMap<T> scaled = saved.scaled.map();

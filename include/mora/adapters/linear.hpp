@@ -280,10 +280,7 @@ class AdaptedLinear {
   }
 
   /// That nothing was moved from, and that the adapter still fits: it may be changed freely.
-  void require_usable() const {
-    require_not_moved_from();
-    detail::require_fits(adapter_, base_);
-  }
+  void require_usable() const { detail::require_fits(adapter_, base_); }
 
   void require_trainable(const char* call) const {
     require_not_moved_from();
@@ -304,7 +301,6 @@ class AdaptedLinear {
                                     const ConstMap<Scalar>& input) const {
     const MutableMap<Scalar> map = detail::checked_result(output, rows, cols, input);
     base_.require_disjoint("result", map);
-    if (merged_) merged_->require_disjoint("result", map);
     require_disjoint_from_parameters("result", map);
     return map;
   }

@@ -122,7 +122,6 @@ class MissAdapter {
   }
   void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
-    require_saved(saved);
     const MutableMap<T> dd = detail::gradient_of(d_);
     // All memory first: running out of it must not leave a gradient of some tokens.
     detail::reserve_product<T>(rank(), out_features(), dy.rows());

@@ -158,7 +158,6 @@ class MoraAdapter {
   }
   void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
-    require_saved(saved);
     const MutableMap<T> dm = detail::gradient_of(m_);
     // All memory first: running out of it must not leave a gradient of some tiles.
     for_each_tile(dy.rows(), [&](Index, Index count) {
@@ -212,8 +211,8 @@ class MoraAdapter {
   }
 
  private:
+  /// The rank is mora_side's to check.
   static const Settings& checked(const Settings& settings) {
-    settings.validate();
     detail::require_factor<T>("scale", settings.scale);
     return settings;
   }

@@ -188,7 +188,6 @@ template <Real T>
                                         const LowRankSettings& settings = {}) {
   const Index out = update.rows();
   const Index in = update.cols();
-  detail::require_features(in, out);
   detail::UpdatePiece piece;
   for (Index i = 0; i < out; ++i) piece.rows.push_back(i);
   for (Index j = 0; j < in; ++j) piece.cols.push_back(j);
