@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
@@ -58,17 +59,35 @@ void add_matrix_vector_here(T* y, T alpha, const ConstMap<T>& w, const T* x) {
   }
 }
 
-/// Whether a matrix is larger than a level 2 cache, so that its numbers come from further away.
+/// How many numbers a page of memory has. Where w is read by columns a piece takes that many of
+/// each row, because processors read ahead to the end of a page: pieces of 32 and 16 took 2.3
+/// and 3.5 times as long.
+template <class Stored>
+inline constexpr Index page_numbers = 4096 / Index{sizeof(Stored)};
+
+/// Whether w comes from memory and not from a cache, with rows of at most two pages. Longer ones
+/// Eigen's kernel reads faster, eight at a time.
 template <class T>
 [[nodiscard]] bool is_streamed(const ConstMap<T>& w) {
-  return w.size() >= (Index{1} << 20) / Index{sizeof(T)};
+  return w.size() >= (Index{1} << 20) / Index{sizeof(T)} && w.cols() <= 2 * page_numbers<T>;
 }
-/// y += alpha w x, one row after the other: huge pages that are read in their order arrive faster
-/// than by Eigen's kernel, which reads eight rows at a time (docs/results/train_step.md).
+/// y += alpha w x, one row after the other, as memory that is read in its order arrives fastest.
+/// Processors do not read ahead beyond a page, so that the next page's first lines are asked for
+/// (docs/results/train_step.md).
 template <class T>
 void add_streamed_rows(T* y, T alpha, const ConstMap<T>& w, const T* x) {
+  constexpr std::uintptr_t page = 4096, line = 64;
   for (Index i = 0; i < w.rows(); ++i) {
-    y[i] += alpha * dot(w.data() + i * w.outerStride(), x, w.cols());
+    const T* const row = w.data() + i * w.outerStride();
+    T sum = 0;
+    for (Index j = 0; j < w.cols(); j += page_numbers<T>) {
+      const auto next = reinterpret_cast<std::uintptr_t>(row + j) + page;
+      for (std::uintptr_t ahead = 0; ahead < 4 * line; ahead += line) {
+        __builtin_prefetch(reinterpret_cast<const void*>(next + ahead));
+      }
+      sum += dot(row + j, x + j, std::min(page_numbers<T>, w.cols() - j));
+    }
+    y[i] += alpha * sum;
   }
 }
 
@@ -76,12 +95,6 @@ void add_streamed_rows(T* y, T alpha, const ConstMap<T>& w, const T* x) {
 [[nodiscard]] inline Index vector_piece(Index inputs, Index step) {
   return std::max<Index>(1, (Index{1} << 17) / std::max<Index>(1, inputs * step)) * step;
 }
-
-/// How many numbers a page of memory has. Where w is read by columns a piece takes that many of
-/// each row, because processors read ahead to the end of a page: pieces of 32 and 16 took 2.3
-/// and 3.5 times as long.
-template <class Stored>
-inline constexpr Index page_numbers = 4096 / Index{sizeof(Stored)};
 
 /// The same product on pieces of y, because one core does not saturate the memory. Numbers of y do
 /// not depend on the pieces.
