@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
@@ -76,16 +75,17 @@ template <class T>
 /// (docs/results/train_step.md).
 template <class T>
 void add_streamed_rows(T* y, T alpha, const ConstMap<T>& w, const T* x) {
-  constexpr std::uintptr_t page = 4096, line = 64;
+  constexpr Index page = page_numbers<T>;
+  constexpr Index line = 64 / Index{sizeof(T)};
+  const Index last = (w.rows() - 1) * w.outerStride() + w.cols() - 1;
   for (Index i = 0; i < w.rows(); ++i) {
-    const T* const row = w.data() + i * w.outerStride();
     T sum = 0;
-    for (Index j = 0; j < w.cols(); j += page_numbers<T>) {
-      const auto next = reinterpret_cast<std::uintptr_t>(row + j) + page;
-      for (std::uintptr_t ahead = 0; ahead < 4 * line; ahead += line) {
-        __builtin_prefetch(reinterpret_cast<const void*>(next + ahead));
+    for (Index j = 0; j < w.cols(); j += page) {
+      const Index at = i * w.outerStride() + j;
+      for (Index k = 0; k < 4; ++k) {
+        __builtin_prefetch(w.data() + std::min(at + page + k * line, last));
       }
-      sum += dot(row + j, x + j, std::min(page_numbers<T>, w.cols() - j));
+      sum += dot(w.data() + at, x + j, std::min(page, w.cols() - j));
     }
     y[i] += alpha * sum;
   }
