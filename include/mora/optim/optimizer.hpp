@@ -46,15 +46,15 @@ class Optimizer {
   };
 
   /// Throws ArgumentError for a setting out of its range, or beyond Scalar.
+  explicit Optimizer(const Settings& settings = {}, std::vector<Group> groups = {}) {
+    set(settings);
+    set_groups(std::move(groups));
+  }
   Optimizer(const Optimizer&) = default;
   Optimizer(Optimizer&&) = default;
   Optimizer& operator=(const Optimizer& other) { return *this = Optimizer(other); }
   Optimizer& operator=(Optimizer&&) = default;
   ~Optimizer() = default;
-  explicit Optimizer(const Settings& settings = {}, std::vector<Group> groups = {}) {
-    set(settings);
-    set_groups(std::move(groups));
-  }
 
   /// Those of the parameters that no group takes.
   [[nodiscard]] const Settings& settings() const { return settings_; }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -12,10 +11,10 @@
 
 #include "mora/adapters/full.hpp"
 #include "mora/core/concurrent_use.hpp"
-#include "mora/core/large_memory.hpp"
 #include "mora/core/random.hpp"
 #include "mora/models/llama/adapter_sets.hpp"
 #include "mora/models/llama/groups.hpp"
+#include "mora/models/llama/random_weights.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -50,7 +49,7 @@ class Llama {
   /// Throws ArgumentError for a deviation that is not finite.
   template <Generator64 G>
   Llama(const LlamaConfig& config, G& generator, double deviation = 0.02)
-      : Llama(config, random_weights(config, generator, deviation)) {}
+      : Llama(config, detail::random_weights<T>(config, generator, deviation)) {}
 
   Llama(const Llama&) = default;
   Llama(Llama&&) = default;
@@ -363,25 +362,6 @@ class Llama {
       if (tensor.vector && !weights[i].has_weight_in_place()) {
         weights[i] = FrozenLinear<T>(weights[i].read_weight());
       }
-    }
-    return weights;
-  }
-
-  template <class G>
-  static std::vector<FrozenLinear<T>> random_weights(const LlamaConfig& config, G& generator,
-                                                     double deviation) {
-    detail::require_factor<T>("deviation", deviation);
-    std::vector<FrozenLinear<T>> weights;
-    const LlamaTensors tensors(config);
-    for (const LlamaTensor& tensor : tensors.all()) {
-      const auto memory = detail::allocate_large<T>(tensor.rows * tensor.cols);
-      const std::span<T> numbers(memory.get(), static_cast<std::size_t>(tensor.rows * tensor.cols));
-      if (tensor.vector) {
-        std::ranges::fill(numbers, T(1));
-      } else {
-        fill_normal(numbers, deviation, generator);
-      }
-      weights.emplace_back(memory.get(), tensor.rows, tensor.cols, memory);
     }
     return weights;
   }
