@@ -282,5 +282,21 @@ TYPED_TEST(EveryLayer, IsSteppedInFullOrNotAtAll) {
   check_optimizer(mora::Sgd<T>({.momentum = 0.9}));
 }
 
+/// Eigen's own resize keeps the size, and with it memory that is freed.
+template <class Dense>
+void expect_is_empty_without_memory(Index rows) {
+  Dense x(rows, 5);
+  fail_allocation(1);
+  EXPECT_THROW(mora::detail::resize(x, rows, 7), std::bad_alloc);
+  fail_allocation(0);
+  EXPECT_EQ(x.size(), 0);
+  mora::detail::resize(x, rows, 7);
+  EXPECT_EQ(x.size(), 7 * rows);
+}
+TEST(Resize, WithoutMemoryLeavesAnEmptyMatrix) {
+  expect_is_empty_without_memory<Matrix<float>>(3);
+  expect_is_empty_without_memory<mora::RowVector<double>>(1);
+}
+
 }  // namespace
 }  // namespace mora_tests

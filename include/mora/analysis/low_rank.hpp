@@ -188,6 +188,7 @@ template <Real T>
                                         const LowRankSettings& settings = {}) {
   const Index out = update.rows();
   const Index in = update.cols();
+  detail::require_features(in, out);  // plain_lora would too, after rows of nothing were read
   detail::UpdatePiece piece;
   for (Index i = 0; i < out; ++i) piece.rows.push_back(i);
   for (Index j = 0; j < in; ++j) piece.cols.push_back(j);

@@ -88,7 +88,7 @@ template <class T>
 /// own resize would leave it with memory that is freed already.
 template <class Dense>
 void resize(Dense& x, Index rows, Index cols) {
-  if (x.size() != rows * cols) x.resize(0, 0);
+  if (x.size() != rows * cols) x = Dense();
   x.resize(rows, cols);
 }
 
