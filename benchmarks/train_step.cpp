@@ -8,10 +8,12 @@
 // Names: <size>/<adapter>/train and <size>/<adapter>/decode. Sizes: "small" has width 128, 4 layers
 // and 64 x 65 tokens, "large" width 768, 12 layers and 4 x 256 tokens. Counters, medians over the
 // iterations: forward_ms (of the loss alone, without a backward pass to come), backward_ms (the
-// rest of the gradient), optimizer_ms, step_ms, tokens_per_s, gflops (the products
-// that a step needs at least, twice their multiply-adds, a second), peak_mb of the process,
-// counted_mb (weights, adapters with gradients and moments, activations, counted by hand), loss.
-// benchmarks/peers has the same in PyTorch; scripts/compare_peers runs both in turn.
+// rest of the gradient), optimizer_ms, step_ms, tokens_per_s, gflop (the products that a step needs
+// at least, twice their multiply-adds), gflops (those a second), floor_ms (those alone at the speed
+// at which Eigen's kernel multiplies blocks that are packed and cached already, measured then on
+// all threads), peak_mb of the process, counted_mb (weights, adapters with gradients and moments,
+// activations, counted by hand), loss.
+// benchmarks/peers has the same in PyTorch; scripts/compare_peers runs all in turn.
 
 #include <benchmark/benchmark.h>
 
@@ -94,28 +96,65 @@ mora::Batch random_batch(const Size& size, mora::SplitMix64& generator) {
   return batch;
 }
 
-/// Multiply-adds a token of the frozen linear layers (without the head) and of the head.
-struct Work {
-  double layers;
-  double first_inputs;  // of layer 0's q, k and v: the gradient by their input is not needed
-  double head;
-  double attention;  // causal, half of the square
+/// Multiply-adds a token that an adapter's forward pass needs at least.
+template <class T, class Op>
+double products_of(const mora::MoraAdapter<T, Op>& adapter) {
+  const Index used = std::min(adapter.compressor().blocks() * adapter.side(),
+                              std::max(adapter.out_features(), adapter.side()));
+  return double(used) * double(adapter.side());
+}
+template <class T>
+double products_of(const mora::LoraAdapter<T>& adapter) {
+  return double(adapter.settings().rank) * double(adapter.in_features() + adapter.out_features());
+}
 
-  explicit Work(const Size& size) {
-    const mora::LlamaConfig& c = size.config;
-    const double hidden = double(c.hidden_size);
-    const double qkv = hidden * double(c.query_size() + 2 * c.key_value_size());
-    layers = double(c.num_hidden_layers) *
-             (qkv + hidden * double(c.query_size()) + 3 * hidden * double(c.intermediate_size));
-    first_inputs = qkv;
-    head = hidden * double(c.vocab_size);
-    attention = double(c.num_hidden_layers) * double(c.query_size()) * double(size.length + 1);
+/// Multiply-adds a token of a training step: of the frozen linear layers and the head, forward and
+/// by their inputs; of causal attention, half of its square, with four products backward; of the
+/// adapters, with two backward. Gradients by the inputs of layer 0's q, k and v are not needed.
+template <class Settings>
+double step_products(const Size& size, const mora::Llama<float>& model) {
+  const mora::LlamaConfig& c = size.config;
+  double products = 2.0 * double(c.hidden_size) * double(c.vocab_size) +
+                    3.0 * double(c.num_hidden_layers * c.query_size() * (size.length + 1));
+  for (const auto& tensor : model.tensors().all()) {
+    const auto* const any =
+        tensor.linear && tensor.layer >= 0 ? model.adapter("adapter", tensor.module()) : nullptr;
+    if (!any) continue;
+    const std::string module(tensor.module());
+    const bool by_input =
+        tensor.layer > 0 ||
+        !(module.ends_with("q_proj") || module.ends_with("k_proj") || module.ends_with("v_proj"));
+    const double own = products_of(*any->template get_if<mora::AdapterOf<float, Settings>>());
+    products += (by_input ? 2 : 1) * double(tensor.rows * tensor.cols) + (by_input ? 3 : 2) * own;
   }
-  /// Forward and backward by inputs; attention's backward pass has five products for two.
-  [[nodiscard]] double step() const {
-    return 2 * layers - first_inputs + 2 * head + 3.5 * attention;
+  return products;
+}
+
+/// GFLOP a second of Eigen's kernel on all threads, over blocks that are packed and in the caches:
+/// the fastest of many times, as what else the machine does can only slow it down.
+double kernel_gflops() {
+  using Kernel = mora::detail::ProductKernel<float>;
+  constexpr Index rows = 256;
+  constexpr Index cols = 4 * Kernel::cols;
+  constexpr Index depth = 128;
+  constexpr Index times = 64;
+  const Index threads = mora::detail::thread_count();
+  std::vector<mora::Matrix<float>> memory(static_cast<std::size_t>(threads));
+  for (auto& own : memory) own.setZero(rows + cols, cols + depth);
+  double best = 0;
+  for (int round = 0; round < 200; ++round) {
+    const auto start = Clock::now();
+    mora::detail::parallel_pieces(threads, 1, [&](Index thread, Index) {
+      float* const c = memory[static_cast<std::size_t>(thread)].data();
+      for (Index i = 0; i < times; ++i) {
+        Kernel::add(c, cols, c + rows * cols, c + rows * (cols + depth), rows, cols, depth, 1.0F);
+      }
+    });
+    const double products = double(threads * times * rows * cols * depth);
+    best = std::max(best, 2e-6 * products / milliseconds_since(start));
   }
-};
+  return best;
+}
 
 template <class Settings>
 void attach(mora::Llama<float>& model, const Settings& settings, mora::SplitMix64& generator) {
@@ -198,7 +237,10 @@ void train(benchmark::State& state, const Size& size, const Settings& settings) 
   state.counters["optimizer_ms"] = median(step);
   state.counters["step_ms"] = median(all);
   state.counters["tokens_per_s"] = 1000 * tokens / median(all);
-  state.counters["gflops"] = 2e-6 * tokens * Work(size).step() / median(all);
+  const double gflop = 2e-9 * tokens * step_products<Settings>(size, model);
+  state.counters["gflop"] = gflop;
+  state.counters["gflops"] = 1000 * gflop / median(all);
+  state.counters["floor_ms"] = 1000 * gflop / kernel_gflops();
   Index saved = 0;
   for (const auto& tensor : model.tensors().all()) {
     const auto* const adapter =

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Runs benchmarks/train_step and its PyTorch peer in turn, and prints figures and ratios.
+"""Runs benchmarks/train_step and its two PyTorch peers in turn, and prints figures and ratios.
 
-Each round runs both programs once for every size and adapter, one after the other; a ratio is the
-median over the rounds of PyTorch's time by ours in the same round, with the smallest and largest, as
-the speed of a machine drifts. Writes a CSV file with every round when asked to.
+The peers: transformers, which is LlamaForCausalLM with adapters by autograd, as most people have it;
+and torch, the same decoder in operations of PyTorch with gradients written by hand. Each round runs
+all programs once for every size and adapter, one after the other; a ratio is the median over the
+rounds of the peer's time by ours in the same round, with the smallest and largest, as the speed of a
+machine drifts. Writes a CSV file with every round when asked to.
 
   scripts/compare_peers [--rounds 3] [--sizes small large] [--adapters lora sharing rotation]
-                        [--csv FILE]
+                        [--peers transformers torch] [--csv FILE]
 """
 
 import argparse
@@ -25,9 +27,12 @@ SIZES = {
     "large": "--width 768 --layers 12 --heads 12 --intermediate 2048 --vocab 32000 "
     "--sequences 4 --length 256 --steps 3 --warm-up 1",
 }
+PEERS = {"transformers": "llama_transformers.py", "torch": "llama_torch.py"}
 # Some machines set these for old BLAS builds; they would slow PyTorch down.
 WITHOUT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-FIGURES = ("step_ms", "decode_tokens_per_s", "peak_mb")
+# floor_ms, of ours: what a step's products alone take the kernel, see benchmarks/train_step.cpp.
+DECODE = "decode_tokens_per_s"
+FIGURES = ("step_ms", DECODE, "peak_mb", "floor_ms")
 
 
 def run(command):
@@ -48,9 +53,9 @@ def ours(program, size, adapter, threads):
     return figures
 
 
-def torch(size, adapter, rank, threads):
-    peer = pathlib.Path(__file__).with_name("llama_torch.py")
-    command = [sys.executable, str(peer), "--adapter", adapter, "--rank", str(rank)]
+def peer(name, size, adapter, rank, threads):
+    program = pathlib.Path(__file__).with_name(PEERS[name])
+    command = [sys.executable, str(program), "--adapter", adapter, "--rank", str(rank)]
     command += ["--threads", str(threads), "--decode", "48", *SIZES[size].split()]
     return json.loads(run(command).splitlines()[-1])
 
@@ -67,6 +72,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--adapters", nargs="+", default=["lora", "sharing", "rotation"])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--csv")
     options = parser.parse_args()
@@ -75,37 +81,36 @@ def main():
     for number in range(options.rounds):
         for size in options.sizes:
             for adapter in options.adapters:
-                pair = {
-                    "mora": ours(options.program, size, adapter, options.threads),
-                    "torch": torch(size, adapter, 8, options.threads),
-                }
-                rows.append((number, size, adapter, pair))
-                print(
-                    f"round {number + 1}: {size} {adapter}: step "
-                    f"{pair['mora']['step_ms']:.0f} ms, PyTorch {pair['torch']['step_ms']:.0f} ms",
-                    file=sys.stderr,
-                )
+                figures = {"mora": ours(options.program, size, adapter, options.threads)}
+                for name in options.peers:
+                    figures[name] = peer(name, size, adapter, 8, options.threads)
+                    if figures[name]["parameters"] != figures["mora"]["parameters"]:
+                        sys.exit(f"{size} {adapter}: {name} trains another number of parameters")
+                rows.append((number, size, adapter, figures))
+                steps = ", ".join(f"{name} {f['step_ms']:.0f} ms" for name, f in figures.items())
+                print(f"round {number + 1}: {size} {adapter}: step {steps}", file=sys.stderr)
 
-    version = rows[0][3]["torch"]["version"]
-    print(f"PyTorch {version}, {options.threads} threads, median of {options.rounds} rounds")
-    print("times as fast as PyTorch (and its range), memory as a part of PyTorch's")
-    for size in options.sizes:
-        for adapter in options.adapters:
-            pairs = [pair for _, s, a, pair in rows if (s, a) == (size, adapter)]
-            step = spread([p["torch"]["step_ms"] / p["mora"]["step_ms"] for p in pairs])
-            decode = spread(
-                [p["mora"]["decode_tokens_per_s"] / p["torch"]["decode_tokens_per_s"] for p in pairs]
-            )
-            memory = spread([p["mora"]["peak_mb"] / p["torch"]["peak_mb"] for p in pairs])
-            print(f"  {size:6} {adapter:9} step {step}  decode {decode}  memory {memory}")
+    for name in options.peers:
+        print(f"{name}: PyTorch {rows[0][3][name]['version']}, {options.threads} threads, median of")
+        print(f"{options.rounds} rounds: times as fast (and its range), memory as a part of the peer's;")
+        print("most: how many times as fast a step would be that did nothing but its products")
+        for size in options.sizes:
+            for adapter in options.adapters:
+                pairs = [(f["mora"], f[name]) for _, s, a, f in rows if (s, a) == (size, adapter)]
+                step = spread([t["step_ms"] / o["step_ms"] for o, t in pairs])
+                most = spread([t["step_ms"] / o["floor_ms"] for o, t in pairs])
+                decode = spread([o[DECODE] / t[DECODE] for o, t in pairs])
+                memory = spread([o["peak_mb"] / t["peak_mb"] for o, t in pairs])
+                print(f"  {size:6} {adapter:9} step {step}  most {most}")
+                print(f"  {'':16} decode {decode}  memory {memory}")
 
     if options.csv:
         with open(options.csv, "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("round", "size", "adapter", "program", *FIGURES))
-            for number, size, adapter, pair in rows:
-                for program, figures in pair.items():
-                    values = [f"{figures[name]:.4g}" for name in FIGURES]
+            for number, size, adapter, figures in rows:
+                for program, measured in figures.items():
+                    values = [f"{measured[name]:.4g}" if name in measured else "" for name in FIGURES]
                     writer.writerow((number + 1, size, adapter, program, *values))
 
 

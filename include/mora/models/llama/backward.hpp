@@ -31,8 +31,7 @@ class LlamaBackward {
       const ConstMap<T> x = as_const(work_.streams[layer].map());
       LlamaBlock<T>* state = keep == Keep::blocks ? &work_.blocks[layer] : &work_.block;
       if (keep == Keep::streams) {
-        MutableMap<T> unused = work_.passing[0].shape(x.rows(), x.cols());
-        forward_.run_layer(static_cast<Index>(layer), batch, x, unused, *state, true, nullptr);
+        forward_.recompute_layer(static_cast<Index>(layer), batch, x, *state);
       }
       run_layer(static_cast<Index>(layer), batch, x, *state, d, needs.stream[layer]);
     }

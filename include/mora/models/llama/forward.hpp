@@ -107,7 +107,28 @@ class LlamaForward {
   void run_layer(Index layer, const Batch& batch, const ConstMap<T>& x, MutableMap<T> y,
                  LlamaBlock<T>& state, bool kept, LlamaCache<T>* cache) {
     attention(layer, batch, x, state, kept, cache);
-    feed_forward(layer, state, y, kept);
+    const ConstMap<T> activation = activate(layer, state, kept);
+    y = as_const(state.middle.map());
+    add_linear(layer, LlamaSlot::down, activation, y, state, kept);
+  }
+
+  /// `state` again, for the layer's backward pass alone: where nobody needs its output, the product
+  /// with W of `down` is left out.
+  void recompute_layer(Index layer, const Batch& batch, const ConstMap<T>& x,
+                       LlamaBlock<T>& state) {
+    attention(layer, batch, x, state, true, nullptr);
+    const ConstMap<T> activation = activate(layer, state, true);
+    const std::size_t place = LlamaTensors::at(layer, LlamaSlot::down);
+    const AdaptedModule<T>* const module = parts_.adapter(place);
+    if (!module) return;
+    typename AnyAdapter<T>::SavedPointer& saved =
+        state.adapters[static_cast<std::size_t>(LlamaSlot::down)];
+    MutableMap<T> unused = work_.passing[0].shape(x.rows(), x.cols());
+    if (module->adapter.additive()) {
+      add_adapter(place, *module, activation, unused, &saved, 0);
+    } else {
+      module->adapter.add_forward(parts_.weights[place], activation, unused, &saved);
+    }
   }
 
   /// y += the adapted layer at `place`. Dropout needs to know which rows of the pass these are.
@@ -117,12 +138,9 @@ class LlamaForward {
     const AdaptedModule<T>* const module = parts_.adapter(place);
     if (!module) {
       add_frozen_forward(base, x, y);
-    } else if (dropout_ && module->dropout > 0.0) {
+    } else if (drops(*module)) {
       add_frozen_forward(base, x, y);
-      MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
-      DropoutMask(*dropout_, place, module->dropout)
-          .template apply<false>(work_.first_position + first_row, x, dropped);
-      module->adapter.add_forward(as_const(dropped), y, saved);
+      add_adapter(place, *module, x, y, saved, first_row);
     } else {
       module->adapter.add_forward(base, x, y, saved);
     }
@@ -132,6 +150,19 @@ class LlamaForward {
   [[nodiscard]] const LlamaConfig& config() const { return parts_.config; }
   [[nodiscard]] const T* vector(Index layer, LlamaSlot slot) const {
     return parts_.vector(LlamaTensors::at(layer, slot));
+  }
+
+  [[nodiscard]] bool drops(const AdaptedModule<T>& module) const {
+    return dropout_ && module.dropout > 0.0;
+  }
+  /// y += the part of an additive adapter.
+  void add_adapter(std::size_t place, const AdaptedModule<T>& module, const ConstMap<T>& x,
+                   MutableMap<T> y, typename AnyAdapter<T>::SavedPointer* saved, Index first_row) {
+    if (!drops(module)) return module.adapter.add_forward(x, y, saved);
+    MutableMap<T> dropped = work_.dropped.shape(x.rows(), x.cols());
+    DropoutMask(*dropout_, place, module.dropout)
+        .template apply<false>(work_.first_position + first_row, x, dropped);
+    module.adapter.add_forward(as_const(dropped), y, saved);
   }
 
   /// Attention and its residual: state.middle from x, the layer's input.
@@ -161,10 +192,10 @@ class LlamaForward {
     add_linear(layer, LlamaSlot::attention_output, as_const(attended), middle, state, kept);
   }
 
-  /// The feed-forward network and its residual: y from state.middle.
-  void feed_forward(Index layer, LlamaBlock<T>& state, MutableMap<T> y, bool kept) {
-    const Index rows = y.rows();
+  /// What `down` maps, silu(gate(norm(h'))) up(norm(h')), from h' = state.middle.
+  ConstMap<T> activate(Index layer, LlamaBlock<T>& state, bool kept) {
     const ConstMap<T> middle = as_const(state.middle.map());
+    const Index rows = middle.rows();
     MutableMap<T> normed = work_.normed.shape(rows, config().hidden_size);
     rms_norm(middle, vector(layer, LlamaSlot::post_attention_norm), config().rms_norm_eps, normed,
              state.second_inverse.shape(rows, 1).data());
@@ -177,8 +208,7 @@ class LlamaForward {
                kept);
     MutableMap<T> activation = work_.activation.shape(rows, inner);
     swiglu(as_const(gate_up), activation);
-    y = middle;
-    add_linear(layer, LlamaSlot::down, as_const(activation), y, state, kept);
+    return as_const(activation);
   }
 
   void embed(const Batch& batch, MutableMap<T> x) const {
