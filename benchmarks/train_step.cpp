@@ -5,20 +5,21 @@
 //
 //   train_step --benchmark_filter='small/lora/train'
 //
-// Names: <size>/<adapter>/train and <size>/<adapter>/decode. Sizes: "small" has width 128, 4 layers
-// and 64 x 65 tokens, "large" width 768, 12 layers and 4 x 256 tokens. Counters, medians over the
+// Names: <size>/<adapter>/train, /floor and /decode. Sizes: "small" has width 128, 4 layers and
+// 64 x 65 tokens, "large" width 768, 12 layers and 4 x 256 tokens. Counters, medians over the
 // iterations: forward_ms (of the loss alone, without a backward pass to come), backward_ms (the
 // rest of the gradient), optimizer_ms, step_ms, tokens_per_s, gflop (the products that a step needs
-// at least, twice their multiply-adds), gflops (those a second), floor_ms (those alone at the speed
-// at which Eigen's kernel multiplies blocks that are packed and cached already, measured then on
-// all threads), peak_mb of the process, counted_mb (weights, adapters with gradients and moments,
-// activations, counted by hand), loss.
+// at least, twice their multiply-adds), gflops (those a second), peak_mb of the process, counted_mb
+// (weights, adapters with gradients and moments, activations, counted by hand), loss. floor_ms of
+// /floor is what as many multiply-adds take Eigen's kernel alone, on all threads, over blocks that
+// are packed and in the caches already: nothing that uses it is faster.
 // benchmarks/peers has the same in PyTorch; scripts/compare_peers runs all in turn.
 
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -96,21 +97,23 @@ mora::Batch random_batch(const Size& size, mora::SplitMix64& generator) {
   return batch;
 }
 
-/// Multiply-adds a token that an adapter's forward pass needs at least.
+/// Multiply-adds a token of an adapter's gradient. Its output and the gradient by its input are not
+/// counted, as W + Delta W could be made once a step.
 template <class T, class Op>
 double products_of(const mora::MoraAdapter<T, Op>& adapter) {
   const Index used = std::min(adapter.compressor().blocks() * adapter.side(),
-                              std::max(adapter.out_features(), adapter.side()));
+                              std::min(adapter.in_features(), adapter.out_features()));
   return double(used) * double(adapter.side());
 }
 template <class T>
 double products_of(const mora::LoraAdapter<T>& adapter) {
-  return double(adapter.settings().rank) * double(adapter.in_features() + adapter.out_features());
+  return 2.0 * double(adapter.settings().rank) *
+         double(adapter.in_features() + adapter.out_features());
 }
 
 /// Multiply-adds a token of a training step: of the frozen linear layers and the head, forward and
 /// by their inputs; of causal attention, half of its square, with four products backward; of the
-/// adapters, with two backward. Gradients by the inputs of layer 0's q, k and v are not needed.
+/// adapters' gradients. Gradients by the inputs of layer 0's q, k and v are not needed.
 template <class Settings>
 double step_products(const Size& size, const mora::Llama<float>& model) {
   const mora::LlamaConfig& c = size.config;
@@ -125,35 +128,30 @@ double step_products(const Size& size, const mora::Llama<float>& model) {
         tensor.layer > 0 ||
         !(module.ends_with("q_proj") || module.ends_with("k_proj") || module.ends_with("v_proj"));
     const double own = products_of(*any->template get_if<mora::AdapterOf<float, Settings>>());
-    products += (by_input ? 2 : 1) * double(tensor.rows * tensor.cols) + (by_input ? 3 : 2) * own;
+    products += (by_input ? 2 : 1) * double(tensor.rows * tensor.cols) + own;
   }
   return products;
 }
 
-/// GFLOP a second of Eigen's kernel on all threads, over blocks that are packed and in the caches:
-/// the fastest of many times, as what else the machine does can only slow it down.
-double kernel_gflops() {
+/// Multiplies as often as `products` needs, by Eigen's kernel on all threads, over blocks that are
+/// packed and in the caches already.
+void run_kernel(double products) {
   using Kernel = mora::detail::ProductKernel<float>;
   constexpr Index rows = 256;
   constexpr Index cols = 4 * Kernel::cols;
-  constexpr Index depth = 128;
-  constexpr Index times = 64;
+  constexpr Index depth = 256;
   const Index threads = mora::detail::thread_count();
-  std::vector<mora::Matrix<float>> memory(static_cast<std::size_t>(threads));
-  for (auto& own : memory) own.setZero(rows + cols, cols + depth);
-  double best = 0;
-  for (int round = 0; round < 200; ++round) {
-    const auto start = Clock::now();
-    mora::detail::parallel_pieces(threads, 1, [&](Index thread, Index) {
-      float* const c = memory[static_cast<std::size_t>(thread)].data();
-      for (Index i = 0; i < times; ++i) {
-        Kernel::add(c, cols, c + rows * cols, c + rows * (cols + depth), rows, cols, depth, 1.0F);
-      }
-    });
-    const double products = double(threads * times * rows * cols * depth);
-    best = std::max(best, 2e-6 * products / milliseconds_since(start));
-  }
-  return best;
+  const auto times = Index(std::ceil(products / double(rows * cols * depth * threads)));
+  mora::detail::parallel_pieces(threads, 1, [&](Index, Index) {
+    struct FloorBlocks;
+    constexpr Index size = rows * cols + rows * depth + cols * depth;
+    float* const c = mora::detail::scratch<float, FloorBlocks>(size);
+    std::fill_n(c, size, 0.0F);
+    float* const left = c + rows * cols;
+    for (Index i = 0; i < times; ++i) {
+      Kernel::add(c, cols, left, left + rows * depth, rows, cols, depth, 1.0F);
+    }
+  });
 }
 
 template <class Settings>
@@ -240,7 +238,6 @@ void train(benchmark::State& state, const Size& size, const Settings& settings) 
   const double gflop = 2e-9 * tokens * step_products<Settings>(size, model);
   state.counters["gflop"] = gflop;
   state.counters["gflops"] = 1000 * gflop / median(all);
-  state.counters["floor_ms"] = 1000 * gflop / kernel_gflops();
   Index saved = 0;
   for (const auto& tensor : model.tensors().all()) {
     const auto* const adapter =
@@ -250,6 +247,23 @@ void train(benchmark::State& state, const Size& size, const Settings& settings) 
   state.counters["counted_mb"] = counted_mb(size, model, saved);
   state.counters["parameters"] = double(mora::parameter_count(model));
   state.counters["loss"] = loss;
+}
+
+template <class Settings>
+void measure_floor(benchmark::State& state, const Size& size, const Settings& settings) {
+  mora::SplitMix64 generator(1);
+  mora::Llama<float> model(size.config, generator);
+  attach(model, settings, generator);
+  const double products =
+      step_products<Settings>(size, model) * double(size.sequences * size.length);
+  std::vector<double> times;
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    run_kernel(products);
+    times.push_back(milliseconds_since(start));
+    state.SetIterationTime(times.back() / 1000);
+  }
+  state.counters["floor_ms"] = median(times);
 }
 
 template <class Settings>
@@ -284,14 +298,16 @@ template <class Settings>
 void register_adapter(const std::string& adapter, const Settings& settings) {
   for (const Size& size : sizes) {
     const std::string name = size.name + "/" + adapter;
-    benchmark::RegisterBenchmark((name + "/train").c_str(),
-                                 [&size, settings](auto& state) { train(state, size, settings); })
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
-    benchmark::RegisterBenchmark((name + "/decode").c_str(),
-                                 [&size, settings](auto& state) { decode(state, size, settings); })
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
+    const auto add = [&](const std::string& part, auto function) {
+      benchmark::RegisterBenchmark(
+          (name + part).c_str(),
+          [&size, settings, function](auto& state) { function(state, size, settings); })
+          ->UseManualTime()
+          ->Unit(benchmark::kMillisecond);
+    };
+    add("/train", train<Settings>);
+    add("/floor", measure_floor<Settings>);
+    add("/decode", decode<Settings>);
   }
 }
 

@@ -23,16 +23,12 @@ struct Sizes {
   Index cols;
   Index depth;
 };
-constexpr Sizes
-    awkward_sizes[] =
-        {
-            {1, 1, 1},       {1, 7, 5},      {7, 1, 5},     {5, 7, 1},   {2, 3, 4},
-            {3, 300, 2},     {13, 29, 3},    {16, 16, 8},   {64, 4, 31}, {31, 25, 11},
-            {1, 400, 300},   {400, 1, 300},  {12, 8, 90},   {0, 5, 3},   {5, 0, 3},
-            {5, 3, 0},       {97, 101, 103}, {2, 513, 700}, {1, 1, 999}, {3, 33, 1024},
-            {17, 33, 5},     {129, 65, 257}, {2300, 2, 30},  // more rows than are packed at once,
-                                                             // by two threads too
-            {1100, 2, 1100},                                 // more depth than is
+// The last two: more rows than are packed at once, by two threads too, and more depth.
+constexpr Sizes awkward_sizes[] = {
+    {1, 1, 1},   {1, 7, 5},     {7, 1, 5},   {5, 7, 1},      {2, 3, 4},      {3, 300, 2},
+    {13, 29, 3}, {16, 16, 8},   {64, 4, 31}, {31, 25, 11},   {1, 400, 300},  {400, 1, 300},
+    {12, 8, 90}, {0, 5, 3},     {5, 0, 3},   {5, 3, 0},      {97, 101, 103}, {2, 513, 700},
+    {1, 1, 999}, {3, 33, 1024}, {17, 33, 5}, {129, 65, 257}, {2300, 2, 60},  {1100, 2, 1100},
 };
 
 /// A block of a larger matrix that is NaN around it.
@@ -143,7 +139,7 @@ void expect_same_for_every_number_of_threads() {
   for (const Sizes& sizes :
        {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701}, Sizes{300, 301, 299},
         Sizes{2, 701, 900}, Sizes{701, 2, 900}, Sizes{1, 65, 2048}, Sizes{1, 129, 2048},
-        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}}) {
+        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}, Sizes{2300, 30, 64}}) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
     Random random(1);
     const Factors<T, OpA, OpB> factors(sizes, random);

@@ -116,7 +116,7 @@ TYPED_TEST(SmallWeights, GiveTheSameSumsFromManyBlocks) {
   const SmallCaches caches;
   for (const auto& [out, in] : std::vector<std::pair<Index, Index>>{{400, 300}, {301, 501}}) {
     const Weights<F, T> weights(out, in, random);
-    for (const Index tokens : {7, 300}) {
+    for (const Index tokens : {7, 300, 2100}) {
       SCOPED_TRACE(testing::Message() << out << "x" << in << ", " << tokens << " tokens");
       expect_same_sums(weights, tokens, random);
     }

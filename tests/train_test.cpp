@@ -277,6 +277,18 @@ TYPED_TEST(Train, RefusesAStepWithoutTargets) {
   EXPECT_EQ(state_of(training.optimizer), state_of(expected.optimizer));
 }
 
+TYPED_TEST(Train, RefusesAnEvaluationWithoutTargetsBeforeTheFirstStep) {
+  using T = TypeParam;
+  Training<T> training(7);
+  const Bits before = values_of(training.model);
+  const auto held_out = toy_batches<T>(training.random, {0, 0});
+  EXPECT_TRUE(throws<ArgumentError>({"\"held out\"", "no targets in 2 batches"}, [&] {
+    mora::train(training.model, training.optimizer, constant, training.source, {.steps = 5},
+                mora::EvaluateOn("held out", held_out));
+  }));
+  EXPECT_EQ(values_of(training.model), before);
+}
+
 /// A model that counts otherwise than its batches do, and one that spoils its gradient for batches
 /// of four targets.
 template <class T>

@@ -30,9 +30,9 @@ SIZES = {
 PEERS = {"transformers": "llama_transformers.py", "torch": "llama_torch.py"}
 # Some machines set these for old BLAS builds; they would slow PyTorch down.
 WITHOUT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-# floor_ms, of ours: what a step's products alone take the kernel, see benchmarks/train_step.cpp.
 DECODE = "decode_tokens_per_s"
-FIGURES = ("step_ms", DECODE, "peak_mb", "floor_ms")
+FLOOR = "floor_ms"
+FIGURES = ("step_ms", DECODE, "peak_mb", FLOOR)
 
 
 def run(command):
@@ -40,17 +40,19 @@ def run(command):
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
-def ours(program, size, adapter, threads):
+def ours(program, size, adapter, part, threads):
+    out = run(
+        ["env", f"OMP_NUM_THREADS={threads}", program, "--benchmark_format=json"]
+        + [f"--benchmark_filter=^{size}/{adapter}/{part}/", "--benchmark_min_time=2"]
+    )
+    (result,) = json.loads(out)["benchmarks"]
+    return result
+
+
+def ours_in_parts(program, size, adapter, threads):
     """Training and decoding in processes of their own, for the peaks of memory."""
-    figures = {}
-    for part in ("train", "decode"):
-        out = run(
-            ["env", f"OMP_NUM_THREADS={threads}", program, "--benchmark_format=json"]
-            + [f"--benchmark_filter=^{size}/{adapter}/{part}/", "--benchmark_min_time=2"]
-        )
-        (result,) = json.loads(out)["benchmarks"]
-        figures |= {k: v for k, v in result.items() if k != "peak_mb" or part == "train"}
-    return figures
+    decoding = ours(program, size, adapter, "decode", threads)
+    return ours(program, size, adapter, "train", threads) | {DECODE: decoding[DECODE]}
 
 
 def peer(name, size, adapter, rank, threads):
@@ -81,24 +83,35 @@ def main():
     for number in range(options.rounds):
         for size in options.sizes:
             for adapter in options.adapters:
-                figures = {"mora": ours(options.program, size, adapter, options.threads)}
-                for name in options.peers:
-                    figures[name] = peer(name, size, adapter, 8, options.threads)
-                    if figures[name]["parameters"] != figures["mora"]["parameters"]:
+                # Each floor is the mean of what was measured just before and just after the program.
+                floor = ours(options.program, size, adapter, "floor", options.threads)[FLOOR]
+                figures = {}
+                for name in ("mora", *options.peers):
+                    if name == "mora":
+                        found = ours_in_parts(options.program, size, adapter, options.threads)
+                    else:
+                        found = peer(name, size, adapter, 8, options.threads)
+                    before = floor
+                    floor = ours(options.program, size, adapter, "floor", options.threads)[FLOOR]
+                    figures[name] = found | {FLOOR: (before + floor) / 2}
+                    if found["parameters"] != figures["mora"]["parameters"]:
                         sys.exit(f"{size} {adapter}: {name} trains another number of parameters")
                 rows.append((number, size, adapter, figures))
                 steps = ", ".join(f"{name} {f['step_ms']:.0f} ms" for name, f in figures.items())
                 print(f"round {number + 1}: {size} {adapter}: step {steps}", file=sys.stderr)
 
     for name in options.peers:
-        print(f"{name}: PyTorch {rows[0][3][name]['version']}, {options.threads} threads, median of")
-        print(f"{options.rounds} rounds: times as fast (and its range), memory as a part of the peer's;")
-        print("most: how many times as fast a step would be that did nothing but its products")
+        first = rows[0][3][name]
+        packages = [f"{p} {first[p]}" for p in ("transformers", "peft") if p in first]
+        print(", ".join([f"{name}: PyTorch {first['version']}", *packages]))
+        print(f"  {options.threads} threads, median of {options.rounds} rounds: times as fast (and its")
+        print("  range), memory as a part of the peer's; most: how many times as fast a step would be")
+        print("  that did nothing but its products, by Eigen's kernel at its full speed")
         for size in options.sizes:
             for adapter in options.adapters:
                 pairs = [(f["mora"], f[name]) for _, s, a, f in rows if (s, a) == (size, adapter)]
                 step = spread([t["step_ms"] / o["step_ms"] for o, t in pairs])
-                most = spread([t["step_ms"] / o["floor_ms"] for o, t in pairs])
+                most = spread([t["step_ms"] / t[FLOOR] for _, t in pairs])
                 decode = spread([o[DECODE] / t[DECODE] for o, t in pairs])
                 memory = spread([o["peak_mb"] / t["peak_mb"] for o, t in pairs])
                 print(f"  {size:6} {adapter:9} step {step}  most {most}")
@@ -110,7 +123,7 @@ def main():
             writer.writerow(("round", "size", "adapter", "program", *FIGURES))
             for number, size, adapter, figures in rows:
                 for program, measured in figures.items():
-                    values = [f"{measured[name]:.4g}" if name in measured else "" for name in FIGURES]
+                    values = [f"{measured[name]:.4g}" for name in FIGURES]
                     writer.writerow((number + 1, size, adapter, program, *values))
 
 

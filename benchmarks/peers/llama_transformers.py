@@ -4,7 +4,7 @@
 LoRA of `peft`, and MoRA as modules around its linear layers, written in ordinary PyTorch operations
 as the paper's formulas read, with gradients by autograd. The same decoder, adapters, batch and
 threads, float32, random weights and tokens. Prints one line of JSON, as llama_torch.py does, which
-is the same in hand-written gradients.
+is the same in hand-written gradients. peak_mb is the process's, its imports included.
 
 usage: llama_transformers.py [--help] [options]    (needs torch, transformers and peft)
 """
@@ -72,6 +72,8 @@ class Mora(torch.nn.Module):
     def tile(self, z):
         """z repeated over the outputs."""
         outs = self.base.out_features
+        if z.shape[-1] >= outs:
+            return z[..., :outs]
         return z.repeat(*[1] * (z.dim() - 1), math.ceil(outs / z.shape[-1]))[..., :outs]
 
 
@@ -129,13 +131,14 @@ def train(model, options, result):
     inputs = torch.randint(options.vocab, (options.sequences, options.length + 1))
     tokens, targets = inputs[:, :-1].contiguous(), inputs[:, 1:].flatten()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     model.train()
     times = []
     for _ in range(options.warm_up + options.steps):
         start = time.perf_counter()
-        logits = model(input_ids=tokens, use_cache=False).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), targets)
+        loss = F.cross_entropy(
+            model(input_ids=tokens, use_cache=False).logits.flatten(0, 1), targets
+        )
         forward = time.perf_counter()
         loss.backward()
         backward = time.perf_counter()

@@ -4,21 +4,15 @@
 #include <algorithm>
 
 #include "mora/core/elementwise.hpp"
+#include "mora/core/lines.hpp"
 #include "mora/core/matrix.hpp"
+#include "mora/core/operand.hpp"
 #include "mora/core/parallel.hpp"
 
 /// \file
 /// The product of a matrix and a vector, which memory limits.
 
 namespace mora::inline MORA_ABI::detail {
-
-enum class Operand { plain, transposed };
-
-/// At least what a cache line and the widest vector hold, in numbers.
-inline constexpr Index line_numbers = 64;
-[[nodiscard]] inline Index whole_lines(Index size) {
-  return (size + line_numbers - 1) / line_numbers * line_numbers;
-}
 
 /// y += alpha * op(w) x for a row-major w and contiguous vectors, on this thread, by Eigen's
 /// matrix-vector kernel.

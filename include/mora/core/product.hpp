@@ -4,8 +4,10 @@
 #include <algorithm>
 
 #include "mora/core/buffer.hpp"
+#include "mora/core/lines.hpp"
 #include "mora/core/matrix.hpp"
 #include "mora/core/matrix_vector.hpp"
+#include "mora/core/operand.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/product_kernel.hpp"
 #include "mora/core/scratch.hpp"
@@ -42,6 +44,7 @@ class ProductSplit {
     piece_ = threads == 1 ? size_ : ((size_ + step - 1) / step + threads - 1) / threads * step;
 
     const Index piece_rows = by_columns_ ? rows : piece_;
+    const Index most_rows = std::clamp<Index>(most_packed / block_depth_, Kernel::rows, 1024);
     const Index tiles = (piece_rows + most_rows - 1) / most_rows;
     tile_rows_ =
         ((piece_rows + tiles - 1) / tiles + Kernel::rows - 1) / Kernel::rows * Kernel::rows;
@@ -49,7 +52,7 @@ class ProductSplit {
     part_depth_ = std::max<Index>(fitting, 1) * block_depth_;
     left_block_ = whole_lines(tile_rows_ * block_depth_);
     const Index blocks = (std::min(part_depth_, depth) + block_depth_ - 1) / block_depth_;
-    packed_ = right_block() + blocks * left_block_;
+    packed_ = right_block() + blocks * left_block_ + line_numbers;  // kernels may look ahead
   }
 
   [[nodiscard]] Index pieces() const { return (size_ + piece_ - 1) / piece_; }
@@ -110,7 +113,6 @@ class ProductSplit {
 
  private:
   static constexpr Index block_cols = 4 * ProductKernel<T>::cols;
-  static constexpr Index most_rows = 1024;
   static constexpr Index most_packed = (Index{1} << 21) / Index{sizeof(T)};
 
   Index block_depth_;

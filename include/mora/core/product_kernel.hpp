@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "mora/core/matrix.hpp"
-#include "mora/core/matrix_vector.hpp"
+#include "mora/core/operand.hpp"
 
 /// \file
 /// Eigen's kernel for matrix products, the one place that names Eigen::internal; the signatures

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "mora/core/lines.hpp"
+#include "mora/core/matrix_vector.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/product.hpp"
 #include "mora/core/small_matrix.hpp"

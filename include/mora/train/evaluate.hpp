@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "mora/train/concepts.hpp"
+#include "mora/train/settings.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -32,6 +34,19 @@ class EvaluateOn {
   EvaluateOn(std::string name, R& batches) : name_(std::move(name)), batches_(&batches) {}
 
   [[nodiscard]] std::string_view name() const { return name_; }
+  /// Throws ArgumentError where there are no targets: before the run, not after hours of it. What
+  /// can be read once only is not looked at.
+  void on_begin(const TrainSettings& /*settings*/) const {
+    if constexpr (std::ranges::forward_range<R>) {
+      Index number = 0;
+      for (const auto& batch : *batches_) {
+        ++number;
+        if (batch.target_count() > 0) return;
+      }
+      throw ArgumentError(
+          detail::concat("evaluation \"", name_, "\": no targets in ", number, " batches"));
+    }
+  }
   template <TrainableModel M>
   [[nodiscard]] LossSum evaluate(const M& model) const {
     return mora::evaluate(model, *batches_);

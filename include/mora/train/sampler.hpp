@@ -85,6 +85,10 @@ class Sampler {
       throw ArgumentError(
           detail::concat("example: expected 0 to ", examples(), ", found ", to.example));
     }
+    if (to.example % settings_.batch_size != 0 && to.example != examples()) {
+      throw ArgumentError(detail::concat("example: expected a multiple of batch_size = ",
+                                         settings_.batch_size, ", found ", to.example));
+    }
     const Index left = examples() - to.example;
     if (left == 0 || (settings_.drop_last && left < settings_.batch_size)) to = {to.epoch + 1, 0};
     if (to.epoch != position_.epoch) arrange(to.epoch);

@@ -50,7 +50,7 @@ class LlamaBackward {
       return;
     }
     AdaptedModule<T>& module = *set_.linear[place];
-    if (!(dropout_ && module.dropout > 0.0)) {
+    if (!forward_.drops(module)) {
       module.adapter.add_backward(base, x, dy, *saved, dx);
       return;
     }

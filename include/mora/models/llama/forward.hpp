@@ -112,8 +112,8 @@ class LlamaForward {
     add_linear(layer, LlamaSlot::down, activation, y, state, kept);
   }
 
-  /// `state` again, for the layer's backward pass alone: where nobody needs its output, the product
-  /// with W of `down` is left out.
+  /// `state` again, for the layer's backward pass alone, which does not need the layer's output:
+  /// the product with W of `down` is left out, but where an adapter computes the whole layer.
   void recompute_layer(Index layer, const Batch& batch, const ConstMap<T>& x,
                        LlamaBlock<T>& state) {
     attention(layer, batch, x, state, true, nullptr);
@@ -124,6 +124,7 @@ class LlamaForward {
     typename AnyAdapter<T>::SavedPointer& saved =
         state.adapters[static_cast<std::size_t>(LlamaSlot::down)];
     MutableMap<T> unused = work_.passing[0].shape(x.rows(), x.cols());
+    fill_zero(unused);
     if (module->adapter.additive()) {
       add_adapter(place, *module, activation, unused, &saved, 0);
     } else {
@@ -146,15 +147,17 @@ class LlamaForward {
     }
   }
 
+  /// Whether numbers of the adapter's input are dropped in this pass.
+  [[nodiscard]] bool drops(const AdaptedModule<T>& module) const {
+    return dropout_ && module.dropout > 0.0;
+  }
+
  private:
   [[nodiscard]] const LlamaConfig& config() const { return parts_.config; }
   [[nodiscard]] const T* vector(Index layer, LlamaSlot slot) const {
     return parts_.vector(LlamaTensors::at(layer, slot));
   }
 
-  [[nodiscard]] bool drops(const AdaptedModule<T>& module) const {
-    return dropout_ && module.dropout > 0.0;
-  }
   /// y += the part of an additive adapter.
   void add_adapter(std::size_t place, const AdaptedModule<T>& module, const ConstMap<T>& x,
                    MutableMap<T> y, typename AnyAdapter<T>::SavedPointer* saved, Index first_row) {

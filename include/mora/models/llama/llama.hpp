@@ -260,7 +260,7 @@ class Llama {
   }
 
   /// Whether the backward pass computes each layer's activations again from its input, instead of
-  /// keeping them: a third more arithmetic for a fraction of the memory.
+  /// keeping them: nearly a third more arithmetic for a fraction of the memory.
   void set_recompute(bool recompute) {
     const Use change = changing("set_recompute");
     recompute_ = recompute;
