@@ -407,8 +407,9 @@ TEST(Sampler, RefusesWhatIsNoPosition) {
     EXPECT_TRUE(throws<ArgumentError>({to.epoch == 0 ? "example: " : "epoch: ", "expected 0 to "},
                                       [&] { sampler.seek(to); }));
   }
-  EXPECT_TRUE(throws<ArgumentError>({"example: ", "a multiple of batch_size = 2", "found 3"},
-                                    [&] { sampler.seek({0, 3}); }));
+  EXPECT_TRUE(throws<ArgumentError>({"example: ", "a multiple of batch_size = 2", "found 3"}, [&] {
+    sampler.seek({0, 3});
+  }));
   EXPECT_EQ(sampler.position(), before);
   EXPECT_EQ(batch, std::vector<Index>(sampler.current().begin(), sampler.current().end()));
   sampler.seek({last - 1, 0});
