@@ -138,7 +138,7 @@ double step_products(const Size& size, const mora::Llama<float>& model) {
 void run_kernel(double products) {
   using Kernel = mora::detail::ProductKernel<float>;
   constexpr Index rows = 256;
-  constexpr Index cols = 4 * Kernel::cols;
+  constexpr Index cols = 4 * Kernel::register_cols;
   constexpr Index depth = 256;
   const Index threads = mora::detail::thread_count();
   const auto times = Index(std::ceil(products / double(rows * cols * depth * threads)));

@@ -38,16 +38,17 @@ class ProductSplit {
     const double work = double(rows) * double(cols) * double(depth);
     const Index threads =
         std::clamp<Index>(static_cast<Index>(work / worth_a_thread), 1, thread_count());
-    by_columns_ = cols / Kernel::cols >= rows / Kernel::rows;
+    by_columns_ = cols / Kernel::register_cols >= rows / Kernel::register_rows;
     size_ = by_columns_ ? cols : rows;
-    const Index step = by_columns_ ? Kernel::cols : Kernel::rows;
+    const Index step = by_columns_ ? Kernel::register_cols : Kernel::register_rows;
     piece_ = threads == 1 ? size_ : ((size_ + step - 1) / step + threads - 1) / threads * step;
 
     const Index piece_rows = by_columns_ ? rows : piece_;
-    const Index most_rows = std::clamp<Index>(most_packed / block_depth_, Kernel::rows, 1024);
+    const Index most_rows =
+        std::clamp<Index>(most_packed / block_depth_, Kernel::register_rows, 1024);
     const Index tiles = (piece_rows + most_rows - 1) / most_rows;
-    tile_rows_ =
-        ((piece_rows + tiles - 1) / tiles + Kernel::rows - 1) / Kernel::rows * Kernel::rows;
+    tile_rows_ = ((piece_rows + tiles - 1) / tiles + Kernel::register_rows - 1) /
+                 Kernel::register_rows * Kernel::register_rows;
     const Index fitting = most_packed / (tile_rows_ * block_depth_);
     part_depth_ = std::max<Index>(fitting, 1) * block_depth_;
     left_block_ = whole_lines(tile_rows_ * block_depth_);
@@ -112,7 +113,7 @@ class ProductSplit {
   }
 
  private:
-  static constexpr Index block_cols = 4 * ProductKernel<T>::cols;
+  static constexpr Index block_cols = 4 * ProductKernel<T>::register_cols;
   static constexpr Index most_packed = (Index{1} << 21) / Index{sizeof(T)};
 
   Index block_depth_;
@@ -220,8 +221,8 @@ class PackedFactor {
   /// others are computed.
   void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
     T* const packed = packed_rows(kc_);
-    for (Index row = 0; row < c.rows(); row += Kernel::rows) {
-      const Index rows = std::min(Kernel::rows, c.rows() - row);
+    for (Index row = 0; row < c.rows(); row += Kernel::register_rows) {
+      const Index rows = std::min(Kernel::register_rows, c.rows() - row);
       for_each_block([&](Index first, Index count) {
         Kernel::template pack_left<Operand::plain>(packed, a.data() + row * a.outerStride() + first,
                                                    a.outerStride(), rows, count);
@@ -241,7 +242,7 @@ class PackedFactor {
 
   /// A line more than it needs: kernels may look ahead.
   [[nodiscard]] static T* packed_rows(Index depth) {
-    return scratch<T, PackedRows>(whole_lines(Kernel::rows * depth) + line_numbers);
+    return scratch<T, PackedRows>(whole_lines(Kernel::register_rows * depth) + line_numbers);
   }
 
   Index depth_ = 0;

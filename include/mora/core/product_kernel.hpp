@@ -23,8 +23,8 @@ class ProductKernel {
 
  public:
   /// The sides of a block of c that is summed in registers.
-  static constexpr Index rows = Traits::nr;
-  static constexpr Index cols = Traits::mr;
+  static constexpr Index register_rows = Traits::nr;
+  static constexpr Index register_cols = Traits::mr;
 
   /// Rows of op(a): [rows, depth] where plain, [depth, rows] where transposed.
   template <Operand Op>
@@ -52,7 +52,7 @@ class ProductKernel {
 /// How much of `depth` Eigen takes at a time, so that the kernel's panels stay in L1.
 template <class T>
 [[nodiscard]] Index kernel_depth(Index depth, Index cols) {
-  Index rows = ProductKernel<T>::rows;
+  Index rows = ProductKernel<T>::register_rows;
   Eigen::internal::computeProductBlockingSizes<T, T, 1>(depth, cols, rows, Index{1});
   return std::max<Index>(depth, 1);
 }
