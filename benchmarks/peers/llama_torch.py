@@ -20,44 +20,23 @@ result in place and keep what their gradient needs, no more; C(x) of sharing is 
 projections of one size; rotation turns M for each block, not the activations.
 """
 
-import argparse
 import json
 import math
-import resource
 import statistics
 import time
 
 import torch
 import torch.nn.functional as F
 
+from peer import DECODE_PASSES, PROMPT, make_parser, peak_mb
+
 EPSILON = 1e-5
 THETA = 10000.0
-PROMPT = 16
-DECODE_PASSES = 5
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, value in (
-        ("width", 128),
-        ("layers", 4),
-        ("heads", 4),
-        ("kv-heads", None),
-        ("intermediate", 344),
-        ("vocab", 256),
-        ("sequences", 64),
-        ("length", 65),
-        ("rank", 8),
-        ("threads", 2),
-        ("steps", 10),
-        ("warm-up", 3),
-        ("seed", 1),
-        ("decode", 0),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--adapter", choices=("none", *ADAPTERS), default="lora")
+    parser = make_parser(__doc__, ("none", *ADAPTERS))
+    parser.add_argument("--kv-heads", type=int)
     parser.add_argument("--compile", action="store_true", help="torch.compile the training pass")
     options = parser.parse_args()
     options.kv_heads = options.kv_heads or options.heads
@@ -515,7 +494,7 @@ def main():
     result = {"peer": "torch", "version": torch.__version__, **vars(options)}
     model = Decoder(options)
     train(model, options, result)
-    result["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    result["peak_mb"] = peak_mb()
     result["decode_tokens_per_s"] = None
     if options.decode:
         decode(model, options, result)

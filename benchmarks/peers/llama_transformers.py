@@ -9,10 +9,8 @@ is the same in hand-written gradients. peak_mb is the process's, its imports inc
 usage: llama_transformers.py [--help] [options]    (needs torch, transformers and peft)
 """
 
-import argparse
 import json
 import math
-import resource
 import statistics
 import time
 
@@ -21,33 +19,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-PROMPT = 16
-DECODE_PASSES = 5
+from peer import DECODE_PASSES, PROMPT, make_parser, peak_mb
+
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, value in (
-        ("width", 128),
-        ("layers", 4),
-        ("heads", 4),
-        ("intermediate", 344),
-        ("vocab", 256),
-        ("sequences", 64),
-        ("length", 65),
-        ("rank", 8),
-        ("threads", 2),
-        ("steps", 10),
-        ("warm-up", 3),
-        ("seed", 1),
-        ("decode", 0),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--adapter", choices=("lora", "sharing", "rotation"), default="lora")
-    return parser.parse_args()
 
 
 class Mora(torch.nn.Module):
@@ -172,14 +146,14 @@ def decode(model, options, result):
 
 
 def main():
-    options = parse()
+    options = make_parser(__doc__, ("lora", "sharing", "rotation")).parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     result = {"peer": "transformers", "version": torch.__version__}
     result |= {"transformers": transformers.__version__, "peft": peft.__version__, **vars(options)}
     model = build(options)
     train(model, options, result)
-    result["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    result["peak_mb"] = peak_mb()
     result["decode_tokens_per_s"] = None
     if options.decode:
         decode(model, options, result)
