@@ -53,6 +53,9 @@ struct AnyPair {
   Map<T> decompress;
   Map<T> decompress_adjoint;
   std::vector<Map<T>> block_adjoints;  // empty where C or D has no such member
+  std::vector<Map<T>> turns;           // of C's blocks
+  std::vector<Map<T>> turns_back;
+  std::function<Index(Index)> first_input;
   std::function<void(Index, const std::function<void(Index)>&)> for_each_source;
   double compress_gain = infinity<double>;
   double decompress_gain = infinity<double>;
@@ -80,6 +83,15 @@ AnyPair<T> any_pair(const mora::OperatorPair<C, D>& pair) {
     for (Index i = 0; i < c.blocks(); ++i) {
       any.block_adjoints.push_back({"block of C^T", c.side(), in, true,
                                     [c, i](auto z, auto x) { c.add_block_adjoint(i, z, x); }});
+    }
+  }
+  if constexpr (mora::detail::HasWindows<C>) {
+    any.first_input = [c](Index block) { return c.first_input(block); };
+    for (Index i = 0; i < c.blocks(); ++i) {
+      any.turns.push_back(
+          {"turn", c.side(), c.side(), false, [c, i](auto z, auto to) { c.turn(i, z, to); }});
+      any.turns_back.push_back({"turn back", c.side(), c.side(), false,
+                                [c, i](auto z, auto to) { c.turn_back(i, z, to); }});
     }
   }
   if constexpr (requires { d.for_each_source(0, [](Index) {}); }) {
@@ -213,7 +225,26 @@ TEST_P(OperatorLaws, AddAddsAndApplyOverwrites) {
   });
 }
 
-// The optional members, which merging uses, say the same as the others.
+// The optional members, which merging and passes use, say the same as the others.
+
+TEST_P(OperatorLaws, BlocksAreTurnedWindows) {
+  for_each_pair([]<class T>(const AnyPair<T>& pair, Random& random) {
+    const auto x = random.vector<T>(pair.in);
+    const RowVector<T> cx = pair.compress(x);
+    Index block = 0;
+    for (const Map<T>& turn : pair.turns) {
+      RowVector<T> window(pair.side);
+      for (Index j = 0; j < pair.side; ++j) window[j] = x[(pair.first_input(block) + j) % pair.in];
+      EXPECT_TRUE(near(turn(window), cx.segment(block * pair.side, pair.side)));
+      const auto z = random.vector<T>(pair.side);
+      const Map<T>& back = pair.turns_back[static_cast<std::size_t>(block)];
+      EXPECT_TRUE(near<T>(dot<T>(turn(window), z), dot<T>(window, back(z)),
+                          dot<T>(turn(window).cwiseAbs(), z.cwiseAbs())));
+      EXPECT_TRUE(same_bits(back.into(z, RowVector<T>::Constant(pair.side, nan<T>)), back(z)));
+      ++block;
+    }
+  });
+}
 
 TEST_P(OperatorLaws, BlockAdjointIsTheAdjointOfOneBlock) {
   for_each_pair([]<class T>(const AnyPair<T>& pair, Random& random) {

@@ -53,7 +53,8 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 ///     is null. Thread-safe.
 ///   - `add_backward(x, dy, saved, dx)`: adds to the parameters' gradients, and to dx [tokens, in]
 ///     unless that is null. x is empty unless saves_input.
-///   `saved` may serve as working memory.
+///   `saved` may serve as working memory. Where a whole layer can be computed faster than the
+///   frozen part and this one after the other, it has the two functions below as well.
 /// - One that is not additive computes the whole layer.
 ///   - `add_forward(base, x, y, saved)`: y [tokens, out] += the layer's output, bias included.
 ///   - `add_backward(base, x, dy, saved, dx)`: as above, with the whole layer's input gradient.
@@ -140,11 +141,11 @@ inline void require_kept(Index tokens, Index dy_rows) {
 template <Adapter A, class T>
 void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
                        MutableMap<T> y, typename A::Saved* saved) {
-  if constexpr (A::additive) {
+  if constexpr (requires { adapter.add_forward(base, x, y, saved); }) {
+    adapter.add_forward(base, x, y, saved);
+  } else {
     add_frozen_forward(base, x, y);
     adapter.add_forward(x, y, saved);
-  } else {
-    adapter.add_forward(base, x, y, saved);
   }
 }
 
@@ -152,11 +153,11 @@ void add_forward_layer(const A& adapter, const FrozenLinear<T>& base, const Cons
 template <Adapter A, class T>
 void add_backward_layer(A& adapter, const FrozenLinear<T>& base, const ConstMap<T>& x,
                         const ConstMap<T>& dy, typename A::Saved& saved, MutableMap<T>* dx) {
-  if constexpr (A::additive) {
+  if constexpr (requires { adapter.add_backward(base, x, dy, saved, dx); }) {
+    adapter.add_backward(base, x, dy, saved, dx);
+  } else {
     if (dx) add_frozen_backward(base, dy, *dx);
     adapter.add_backward(x, dy, saved, dx);
-  } else {
-    adapter.add_backward(base, x, dy, saved, dx);
   }
 }
 

@@ -51,6 +51,26 @@ struct FrozenAccess {
       }
     });
   }
+  /// c += a op(W + Delta W): see MoraUpdate.
+  template <Operand Op, class T, class Update>
+  static void add_updated_product(const FrozenLinear<T>& layer, MutableMap<T> c,
+                                  const ConstMap<T>& a, const Update& update) {
+    layer.visit_weight([&](const auto& w) {
+      add_product_by_parts<Op>(c, a, [&](Index row, Index col, MutableMap<T> to) {
+        const bool changes = update.reaches(row, col, to.rows(), to.cols());
+        if constexpr (std::same_as<std::decay_t<decltype(w)>, ConstMap<T>>) {
+          const ConstMap<T> part(w.data() + row * w.outerStride() + col, to.rows(), to.cols(),
+                                 Eigen::OuterStride<>(w.outerStride()));
+          if (!changes) return part;
+          to = part;
+        } else {
+          widen_block(w, row, col, to);
+        }
+        if (changes) update.add(row, col, to);
+        return as_const(to);
+      });
+    });
+  }
 };
 
 }  // namespace detail

@@ -11,6 +11,7 @@
 
 #include "mora/adapters/concepts.hpp"
 #include "mora/adapters/mora_merge.hpp"
+#include "mora/adapters/mora_update.hpp"
 #include "mora/adapters/side.hpp"
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
@@ -66,10 +67,10 @@ class MoraAdapter {
   using Compressor = decltype(std::declval<const Op&>().make(1, 1, 1).compress);
   using Decompressor = decltype(std::declval<const Op&>().make(1, 1, 1).decompress);
   using Merge = detail::MoraMerge<T, Compressor, Decompressor>;
+  static constexpr bool saves_input = detail::HasWindows<Compressor>;
   struct Saved {
-    detail::Buffer<T> compressed;  // C(x) [tokens, blocks * side]
+    detail::Buffer<T> compressed;  // C(x) [tokens, blocks * side], unless x itself is there
   };
-  static constexpr bool saves_input = false;
   static constexpr bool additive = true;
 
   /// M zero. Throws ArgumentError for settings out of range, a scale beyond T or a side that the
@@ -132,12 +133,13 @@ class MoraAdapter {
   }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    if (saved) saved->compressed.shape(x.rows(), width());
+    const bool saves = saved && !saves_input;
+    if (saves) saved->compressed.shape(x.rows(), width());
     // A fresh M changes nothing, whatever x is: zero times infinity would.
     const bool fresh = detail::is_zero(m());
-    if (fresh && !saved) return;
+    if (fresh && !saves) return;
     for_each_tile(x.rows(), [&](Index first, Index count) {
-      MutableMap<T> z = saved ? detail::rows_of(saved->compressed.map(), first, count)
+      MutableMap<T> z = saves ? detail::rows_of(saved->compressed.map(), first, count)
                               : detail::scratch<T, detail::CompressedTile>(count, width());
       compress(detail::rows_of(x, first, count), z);
       if (fresh) return;
@@ -152,11 +154,27 @@ class MoraAdapter {
     });
   }
 
+  /// The whole layer's output.
+  void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
+                   Saved* saved) const {
+    if (!merges_on_the_way(x.rows()) || detail::is_zero(m())) {
+      detail::add_frozen_forward(base, x, y);
+      return add_forward(x, y, saved);
+    }
+    if (saved && !saves_input) {
+      MutableMap<T> z = saved->compressed.shape(x.rows(), width());
+      compress(x, z);
+    }
+    if (base.bias().size() != 0) y.rowwise() += base.bias();
+    detail::FrozenAccess::add_updated_product<detail::Operand::transposed>(base, y, x, update());
+  }
+
   void require_saved(const Saved& saved) const {
+    if (saves_input) return;
     detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
                          saved.compressed.cols());
   }
-  void add_backward(const ConstMap<T>& /*x*/, const ConstMap<T>& dy, const Saved& saved,
+  void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, const Saved& saved,
                     MutableMap<T>* dx) {
     const MutableMap<T> dm = detail::gradient_of(m_);
     // All memory first: running out of it must not leave a gradient of some tiles.
@@ -166,6 +184,7 @@ class MoraAdapter {
       (void)detail::scratch<T, detail::ProductTile>(count, width());
       detail::reserve_product<T>(side(), side(), rows);
       detail::reserve_product<T>(rows, side(), side());
+      if constexpr (saves_input) detail::reserve_window_gradient<T>(pair_.compress, count);
     });
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
@@ -173,9 +192,14 @@ class MoraAdapter {
         pair_.decompress.apply_adjoint(detail::row_span(detail::rows_of(dy, first, count), i),
                                        detail::row_span(g, i));
       });
-      const ConstMap<T> z = detail::rows_of(saved.compressed.map(), first, count);
-      detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-          dm, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
+      if constexpr (saves_input) {
+        detail::add_window_gradient(dm, scale(), pair_.compress, detail::as_const(g),
+                                    detail::rows_of(x, first, count));
+      } else {
+        const ConstMap<T> z = detail::rows_of(saved.compressed.map(), first, count);
+        detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+            dm, scale(), detail::as_const(blocks_of(g)), blocks_of(z));
+      }
       if (!dx) return;
       MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
       product.setZero();
@@ -186,6 +210,17 @@ class MoraAdapter {
                                    detail::row_span(detail::rows_of(*dx, first, count), i));
       });
     });
+  }
+
+  /// With the whole layer's dx.
+  void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
+                    const Saved& saved, MutableMap<T>* dx) {
+    if (!dx || !merges_on_the_way(dy.rows()) || detail::is_zero(m())) {
+      if (dx) detail::add_frozen_backward(base, dy, *dx);
+      return add_backward(x, dy, saved, dx);
+    }
+    detail::FrozenAccess::add_updated_product<detail::Operand::plain>(base, *dx, dy, update());
+    add_backward(x, dy, saved, nullptr);
   }
 
   /// See detail::MoraMerge.
@@ -236,6 +271,16 @@ class MoraAdapter {
 
   [[nodiscard]] T scale() const { return static_cast<T>(settings_.scale); }
   [[nodiscard]] ConstMap<T> m() const { return detail::map_of(m_.value); }
+  using Update = detail::MoraUpdate<T, Compressor, Decompressor>;
+  [[nodiscard]] Update update() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
+  /// Whether adding the update to parts of W costs less than multiplying tokens with M.
+  [[nodiscard]] bool merges_on_the_way(Index tokens) const {
+    if (!Update::possible(pair_.compress) || tokens < 16) return false;
+    const Index numbers = Update::size(pair_.compress);
+    if (numbers > detail::scratch_tile) return false;
+    const double additions = double(out_features()) * double(numbers) / double(width());
+    return double(tokens) * double(width()) * double(side()) > 4 * additions;
+  }
   [[nodiscard]] Merge merge() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
   /// Numbers a token between C and D.
   [[nodiscard]] Index width() const { return pair_.compress.blocks() * side(); }

@@ -32,17 +32,9 @@ class MoraMap {
 
   MoraMap(Index in, Index out, MoraSettings<Op> settings)
       : adapter_(in, out, with_scale_one(std::move(settings))) {
-    // C(I): row i is C of the unit vector e_i.
-    const auto& compressor = adapter_.compressor();
-    const Index width = compressor.blocks() * compressor.side();
-    MutableMap<double> compressed = saved_.compressed.shape(in, width);
-    RowVector<double> unit = RowVector<double>::Zero(in);
-    for (Index i = 0; i < in; ++i) {
-      unit[i] = 1.0;
-      compressor.apply(std::span<const double>(unit.data(), static_cast<std::size_t>(in)),
-                       row_span(compressed, i));
-      unit[i] = 0.0;
-    }
+    inputs_.setIdentity(in, in);
+    Matrix unused(in, out);  // M is zero
+    adapter_.add_forward(map_of(std::as_const(inputs_)), map_of(unused), &saved_);
   }
 
   [[nodiscard]] Index side() const { return adapter_.side(); }
@@ -60,9 +52,8 @@ class MoraMap {
   /// What the backward pass adds to M's gradient for inputs I and output gradients G^T.
   [[nodiscard]] Matrix adjoint(const Matrix& g) {
     const Matrix dy = g.transpose();
-    const ConstMap<double> no_inputs(nullptr, 0, 0, Eigen::OuterStride<>(0));
     adapter_.matrix().gradient.resize(0, 0);
-    adapter_.add_backward(no_inputs, map_of(dy), saved_, nullptr);
+    adapter_.add_backward(map_of(std::as_const(inputs_)), map_of(dy), saved_, nullptr);
     return adapter_.matrix().gradient;
   }
 
@@ -73,6 +64,7 @@ class MoraMap {
   }
 
   MoraAdapter<double, Op> adapter_;
+  Matrix inputs_;  // I [in, in]
   typename MoraAdapter<double, Op>::Saved saved_;
 };
 

@@ -162,9 +162,10 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
 
 struct ReadBlocks;
 
-/// c += a op(b) for a b that is not in memory as T: `read(row, col, to)` writes the part of b that
-/// begins there to `to`, a part that fits the cache, each once for every tile of rows. The sums are
-/// those of add_product, in the same order, where c has more than one row: the same bits.
+/// c += a op(b) for a b that is not in memory as T: `read(row, col, to)` returns the part of b that
+/// begins there, of the size of `to`, where it may write it: parts that fit the cache, each once
+/// for every tile of rows. The sums are those of add_product, in the same order, where c has more
+/// than one row: the same bits.
 template <Operand OpB, class T, class Read>
 void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& read) {
   using Kernel = ProductKernel<T>;
@@ -184,9 +185,10 @@ void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& rea
       [&](T* to, Index col, Index cols, Index k, Index length, Index piece) {
         T* const part = parts + piece * block;
         const Index wide = transposed ? length : cols;
-        read(transposed ? col : k, transposed ? k : col,
-             MutableMap<T>(part, transposed ? cols : length, wide, Eigen::OuterStride<>(wide)));
-        Kernel::template pack_right<OpB>(to, part, wide, cols, length);
+        const ConstMap<T> b =
+            read(transposed ? col : k, transposed ? k : col,
+                 MutableMap<T>(part, transposed ? cols : length, wide, Eigen::OuterStride<>(wide)));
+        Kernel::template pack_right<OpB>(to, b.data(), b.outerStride(), cols, length);
       });
 }
 

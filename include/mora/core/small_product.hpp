@@ -102,8 +102,10 @@ void add_small_transposed_vector(T* y, const SmallMatrix<F>& w, const T* x) {
 template <Operand OpW, Float16Bits F, class T>
 void add_small_product(MutableMap<T> c, const ConstMap<T>& a, const SmallMatrix<F>& w) {
   if (c.rows() != 1) {
-    return add_product_by_parts<OpW>(
-        c, a, [&](Index row, Index col, MutableMap<T> to) { widen_block(w, row, col, to); });
+    return add_product_by_parts<OpW>(c, a, [&](Index row, Index col, MutableMap<T> to) {
+      widen_block(w, row, col, to);
+      return as_const(to);
+    });
   }
   if constexpr (OpW == Operand::transposed) {
     add_small_matrix_vector(c.data(), w, a.data());

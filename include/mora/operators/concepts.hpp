@@ -25,8 +25,12 @@ namespace mora::inline MORA_ABI {
 ///   is what makes gradients and the merged weight right; the tests check it for the operators of
 ///   tests/support/operators.hpp, a line each, and for yours if you add it.
 ///
-/// Two more members make merging fast, and may be missing:
+/// More members make merging and passes fast, and may be missing:
 /// - `add_block_adjoint(block, z, x)`: x += C_block^T z for one block, z of side() numbers.
+/// - `first_input(block)`, `turn(block, z, to)` and `turn_back(block, z, to)`: where block i of C x
+///   is a square matrix R_i times the side() inputs from first_input(i) on, beginning again at 0
+///   behind the last one; to = R_i z, and to = R_i^T z. A pass over many tokens then never makes
+///   C x. All blocks have side() numbers; `to` does not overlap z.
 /// - `gain()`: an upper bound of sum_p |C(p, j)| over all inputs j.
 template <class C, class T>
 concept Compressor = std::copyable<C> &&

@@ -38,6 +38,15 @@ class Blocks {
     for (Index i = 0; i < whole(); ++i) x[i] += z[i];
     for (Index p = in_; p < side_ * blocks_; ++p) x[p % in_] += z[p];
   }
+  [[nodiscard]] Index first_input(Index block) const { return block * side_; }
+  template <class T>
+  void turn(Index /*block*/, std::span<const T> z, std::span<T> to) const {
+    std::copy_n(z.begin(), side_, to.begin());
+  }
+  template <class T>
+  void turn_back(Index block, std::span<const T> z, std::span<T> to) const {
+    turn(block, z, to);
+  }
   template <class T>
   void add_block_adjoint(Index block, std::span<const T> z, std::span<T> x) const {
     const Index first = block * side_;
@@ -94,6 +103,15 @@ class RotatedBlocks {
     for (Index block = 0; block < blocks_.blocks(); ++block) {
       add_block_adjoint(block, z.subspan(static_cast<std::size_t>(block) * side, side), x);
     }
+  }
+  [[nodiscard]] Index first_input(Index block) const { return blocks_.first_input(block); }
+  template <class T>
+  void turn(Index block, std::span<const T> z, std::span<T> to) const {
+    rotate(block, z.data(), to.data());
+  }
+  template <class T>
+  void turn_back(Index block, std::span<const T> z, std::span<T> to) const {
+    rotate<true>(block, z.data(), to.data());
   }
   template <class T>
   void add_block_adjoint(Index block, std::span<const T> z, std::span<T> x) const {
@@ -156,7 +174,7 @@ class RotatedBlocks {
   }
 
   // to may be from.
-  template <class T>
+  template <bool backwards = false, class T>
   void rotate(Index block, const T* from, T* to) const {
     const Table<T>& table = std::get<Table<T>>(*tables_);
     const Index half = blocks_.side() / 2;
@@ -165,8 +183,9 @@ class RotatedBlocks {
     for (Index j = 0; j < half; ++j) {
       const T first = from[j];
       const T second = from[j + half];
-      to[j] = first * c[j] - second * s[j];
-      to[j + half] = second * c[j] + first * s[j];
+      const T turn = backwards ? -s[j] : s[j];
+      to[j] = first * c[j] - second * turn;
+      to[j + half] = second * c[j] + first * turn;
     }
   }
 
