@@ -23,12 +23,14 @@ struct ScoreGradientTile;
 struct RunningSoftmax;
 struct OutputDotGradient;
 
-/// Sides of the tiles that cut `length` evenly, none above 128: 128 x 128 scores fit into L2.
-[[nodiscard]] inline Index attention_tile(Index length) {
-  constexpr Index most = 128;
+/// Sides of the tiles that cut `length` evenly, none above `most`.
+[[nodiscard]] inline Index attention_tile(Index length, Index most) {
   const Index tiles = (length + most - 1) / most;
   return (length + tiles - 1) / tiles;
 }
+
+inline constexpr Index most_queries = 48;
+inline constexpr Index most_keys = 128;
 
 /// scores = scale q k^T, [queries, keys].
 template <class T>
@@ -52,8 +54,8 @@ template <class T>
 void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMap<T>& v, T scale,
                        MutableMap<T> out, T* log_sum, Index log_sum_stride) {
   const Index past = k.rows() - q.rows();
-  const Index query_tile = attention_tile(q.rows());
-  const Index key_tile = attention_tile(k.rows());
+  const Index query_tile = attention_tile(q.rows(), most_queries);
+  const Index key_tile = attention_tile(k.rows(), most_keys);
   out.setZero();
   for (Index q0 = 0; q0 < q.rows(); q0 += query_tile) {
     const Index queries = std::min(query_tile, q.rows() - q0);
@@ -101,19 +103,21 @@ void attention_add_backward(const ConstMap<T>& q, const ConstMap<T>& k, const Co
                             const ConstMap<T>& dout, MutableMap<T> dq, MutableMap<T> dk,
                             MutableMap<T> dv) {
   const Index length = q.rows();
-  const Index tile = attention_tile(length);
+  const Index query_tile = attention_tile(length, most_queries);
+  const Index key_tile = attention_tile(length, most_keys);
   T* const along = scratch<T, OutputDotGradient>(length);
   for (Index i = 0; i < length; ++i) {
     along[i] =
         dot(out.data() + i * out.outerStride(), dout.data() + i * dout.outerStride(), out.cols());
   }
-  for (Index k0 = 0; k0 < length; k0 += tile) {
-    const Index keys = std::min(tile, length - k0);
-    const ConstMap<T> k_tile = rows_of(k, k0, keys);
-    for (Index q0 = k0; q0 < length; q0 += tile) {
-      const Index queries = std::min(tile, length - q0);
-      const ConstMap<T> q_tile = rows_of(q, q0, queries);
-      const ConstMap<T> dout_tile = rows_of(dout, q0, queries);
+  for (Index q0 = 0; q0 < length; q0 += query_tile) {
+    const Index queries = std::min(query_tile, length - q0);
+    const ConstMap<T> q_tile = rows_of(q, q0, queries);
+    const ConstMap<T> dout_tile = rows_of(dout, q0, queries);
+    const Index seen = q0 + queries;  // by the last query
+    for (Index k0 = 0; k0 < seen; k0 += key_tile) {
+      const Index keys = std::min(key_tile, seen - k0);
+      const ConstMap<T> k_tile = rows_of(k, k0, keys);
       MutableMap<T> p = scores_of<T>(q_tile, k_tile, scale);
       for (Index i = 0; i < queries; ++i) {
         const Index visible = visible_keys(q0 + i, k0, keys);
