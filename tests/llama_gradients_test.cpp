@@ -217,11 +217,12 @@ TEST_P(LlamaGradients, AreZeroWithoutTargets) {
 
 TEST_P(LlamaGradients, AreTheSameBitsWhenLayersAreComputedAgain) {
   Model model = GetParam().model();
-  const Batch batch = random_batch();
-  model.set_recompute(false);
-  const Gradients<double> kept = gradients_of(model, batch);
-  model.set_recompute(true);
-  expect_same_bits(gradients_of(model, batch), kept);
+  for (const Batch& batch : {random_batch(), grouped_batch()}) {
+    model.set_recompute(false);
+    const Gradients<double> kept = gradients_of(model, batch);
+    model.set_recompute(true);
+    expect_same_bits(gradients_of(model, batch), kept);
+  }
 }
 
 // Memory that was used for another batch leaves no trace.

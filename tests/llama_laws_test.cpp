@@ -246,13 +246,15 @@ TYPED_TEST(LlamaLaws, AttentionByTilesIsAttention) {
 }
 
 TEST(AttentionTile, CutsEvenly) {
-  for (Index length = 1; length < 1000; ++length) {
-    const Index tile = mora::detail::attention_tile(length);
-    ASSERT_GE(tile, 1) << length;
-    ASSERT_LE(tile, 128) << length;
-    ASSERT_EQ((length + tile - 1) / tile, (length + 127) / 128) << length;
+  for (const Index most : {48, 128}) {
+    for (Index length = 1; length < 1000; ++length) {
+      const Index tile = mora::detail::attention_tile(length, most);
+      ASSERT_GE(tile, 1) << length;
+      ASSERT_LE(tile, most) << length;
+      ASSERT_EQ((length + tile - 1) / tile, (length + most - 1) / most) << length;
+    }
   }
-  EXPECT_EQ(mora::detail::attention_tile(300), 100);
+  EXPECT_EQ(mora::detail::attention_tile(300, 128), 100);
 }
 
 // A vocabulary beyond one tile of logits, with few positions and with many.

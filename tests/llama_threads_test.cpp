@@ -88,7 +88,7 @@ TEST(LlamaThreads, TrainEightModelsOverTheSameWeights) {
 
 #if defined(_OPENMP)
 /// Wide enough that products, norms and tiles of attention are shared out.
-Model wide_model(Kind kind) {
+Model wide_model(Kind kind, double dropout) {
   LlamaConfig config = small_config();
   config.vocab_size = 500;
   config.hidden_size = 96;
@@ -96,8 +96,7 @@ Model wide_model(Kind kind) {
   config.head_dim = 24;
   config.max_position_embeddings = 200;
   Model model = random_model<float>(config);
-  attach(model, "a", kind, {.modules = {"lm_head"}, .all_linear = true},
-         kind == Kind::full ? 0.0 : 0.2);
+  attach(model, "a", kind, {.modules = {"lm_head"}, .all_linear = true}, dropout);
   attach(model, "a", Kind::full, {.modules = {"model.norm", "input_layernorm", "embed_tokens"}});
   disturb(model, 0.05);
   return model;
@@ -105,12 +104,18 @@ Model wide_model(Kind kind) {
 
 TEST(LlamaThreads, ComputeTheSameBitsInAnyNumber) {
   const int threads = omp_get_max_threads();
-  for (const Kind kind : {Kind::lora, Kind::rotation, Kind::sharing, Kind::full}) {
+  for (const auto& [kind, dropout] : {std::pair(Kind::lora, 0.0),
+                                      {Kind::lora, 0.2},
+                                      {Kind::rotation, 0.0},
+                                      {Kind::rotation, 0.2},
+                                      {Kind::sharing, 0.0},
+                                      {Kind::sharing, 0.2},
+                                      {Kind::full, 0.0}}) {
     for (const bool recompute : {false, true}) {
       std::vector<Bits> results;
       for (const int number : {1, 2, 3, 4}) {
         omp_set_num_threads(number);
-        Model model = wide_model(kind);
+        Model model = wide_model(kind, dropout);
         model.set_recompute(recompute);
         (void)model.accumulate_gradients(grouped_batch(500), 0.01);  // a thread takes sequences
         const Batch batch = random_batch({50, 200, 1, 17}, 500);     // threads share products

@@ -118,17 +118,30 @@ TYPED_TEST(Product, WithAFactorThatIsPackedOnceForAllRows) {
     const Factors<T, Operand::plain, Operand::plain> factors(sizes, random);
     const Surrounded<T> a(factors.a);
     const Surrounded<T> b(factors.b);
+    const Surrounded<T> b_transposed(Matrix<T>(factors.b.transpose()));
     const auto there = random.matrix<T>(sizes.rows, sizes.cols);
-    Surrounded<T> c(there);
-    const mora::detail::PackedFactor<T> packed(b.map());
     const Index upper = sizes.rows / 2;
-    for (const auto& [first, count] : {std::pair(Index{0}, upper), {upper, sizes.rows - upper}}) {
-      packed.add_product(mora::detail::rows_of(c.map(), first, count), T(0.75),
-                         mora::detail::rows_of(a.map(), first, count));
+    mora::detail::PackedFactor<T> packed;
+    for (const bool transposed : {false, true}) {
+      if (transposed) {
+        packed.template pack<Operand::transposed>(b_transposed.map());
+      } else {
+        packed.pack(b.map());
+      }
+      for (const bool tall : {false, true}) {
+        Surrounded<T> c(there);
+        for (const auto& [first, count] :
+             {std::pair(Index{0}, upper), {upper, sizes.rows - upper}}) {
+          const auto part = mora::detail::rows_of(c.map(), first, count);
+          const auto rows = mora::detail::rows_of(a.map(), first, count);
+          tall ? packed.add_tall_product(part, T(0.75), rows)
+               : packed.add_product(part, T(0.75), rows);
+        }
+        const double size = 1.0 + std::sqrt(double(sizes.depth));
+        EXPECT_TRUE(near(c.map(), there + T(0.75) * factors.product(), {.magnitude = size}));
+        EXPECT_TRUE(c.is_untouched_around());
+      }
     }
-    const double size = 1.0 + std::sqrt(double(sizes.depth));
-    EXPECT_TRUE(near(c.map(), there + T(0.75) * factors.product(), {.magnitude = size}));
-    EXPECT_TRUE(c.is_untouched_around());
   }
 }
 

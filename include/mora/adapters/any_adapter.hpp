@@ -93,6 +93,13 @@ class AnyAdapter {
   void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, Saved& saved, MutableMap<T>* dx) {
     self().add_backward(x, dy, saved, dx);
   }
+  /// Whether add_backward can follow `save` alone, whatever computes the output.
+  [[nodiscard]] bool can_save() const { return self().can_save(); }
+  /// What add_forward(x, y, &saved) saves. Throws StateError unless can_save().
+  void save(const ConstMap<T>& x, SavedPointer& saved) const { self().save(x, saved); }
+  /// weight [out, in] += Delta W, on this thread, in working memory that is kept. Throws ShapeError
+  /// for another size; that the result is finite is not checked.
+  void add_update(MutableMap<T> weight) const { self().add_update(weight); }
   /// The same with the frozen layer's part, for any adapter.
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                    SavedPointer* saved) const {
@@ -126,6 +133,9 @@ class AnyAdapter {
     virtual void add_forward(const ConstMap<T>& x, MutableMap<T> y, SavedPointer*) const = 0;
     virtual void add_backward(const ConstMap<T>& x, const ConstMap<T>& dy, Saved&,
                               MutableMap<T>* dx) = 0;
+    [[nodiscard]] virtual bool can_save() const = 0;
+    virtual void save(const ConstMap<T>& x, SavedPointer&) const = 0;
+    virtual void add_update(MutableMap<T> weight) const = 0;
     virtual void add_forward(const FrozenLinear<T>&, const ConstMap<T>& x, MutableMap<T> y,
                              SavedPointer*) const = 0;
     virtual void add_backward(const FrozenLinear<T>&, const ConstMap<T>& x, const ConstMap<T>& dy,
@@ -137,6 +147,8 @@ class AnyAdapter {
 
   template <class A>
   struct Model final : Interface {
+    using MergePlan = decltype(std::declval<const A&>().plan_merge());
+    struct UpdatePlan;
     struct SavedOf final : Saved {
       typename A::Saved value;
       Index tokens = -1;  // -1: no forward pass to go back through
@@ -154,7 +166,11 @@ class AnyAdapter {
         adapter.merge_rows(plan, first, rows);
       }
       const A& adapter;
-      decltype(std::declval<const A&>().plan_merge()) plan;
+      MergePlan plan;
+    };
+    static constexpr bool saves_alone =
+        A::additive && requires(const A& c, const ConstMap<T>& x, typename A::Saved& saved) {
+      c.save(x, saved);
     };
     explicit Model(A a) : adapter(std::move(a)) {}
 
@@ -186,6 +202,30 @@ class AnyAdapter {
       } else {
         throw StateError("adapter: it computes whole layers, not a part to add");
       }
+    }
+    bool can_save() const override { return saves_alone; }
+    void save(const ConstMap<T>& x, SavedPointer& saved) const override {
+      if constexpr (saves_alone) {
+        adapter.require_shapes();
+        detail::require_size("save, columns of x (in_features)", adapter.in_features(), x.cols());
+        keep(x, saved, [&](auto* own) { adapter.save(x, *own); });
+      } else {
+        throw StateError("adapter: what it saves comes with its output");
+      }
+    }
+    void add_update(MutableMap<T> weight) const override {
+      adapter.require_shapes();
+      detail::require_size("add_update, rows (out_features)", adapter.out_features(),
+                           weight.rows());
+      detail::require_size("add_update, columns (in_features)", adapter.in_features(),
+                           weight.cols());
+      auto& plan = detail::kept<MergePlan, UpdatePlan>();
+      if constexpr (requires { adapter.plan_merge(plan); }) {
+        adapter.plan_merge(plan);
+      } else {
+        plan = adapter.plan_merge();
+      }
+      adapter.merge_rows(plan, 0, weight);
     }
     void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                      SavedPointer* saved) const override {
@@ -219,8 +259,12 @@ class AnyAdapter {
       detail::require_size("result, rows (tokens)", x.rows(), y.rows());
       detail::require_size("result, columns (out_features)", adapter.out_features(), y.cols());
       if (!saved) return add(static_cast<typename A::Saved*>(nullptr));
-      if (!dynamic_cast<SavedOf*>(saved->get())) *saved = std::make_unique<SavedOf>();
-      auto& own = static_cast<SavedOf&>(**saved);
+      keep(x, *saved, add);
+    }
+    template <class Add>
+    void keep(const ConstMap<T>& x, SavedPointer& saved, const Add& add) const {
+      if (!dynamic_cast<SavedOf*>(saved.get())) saved = std::make_unique<SavedOf>();
+      auto& own = static_cast<SavedOf&>(*saved);
       own.tokens = -1;  // for when it throws
       add(&own.value);
       own.tokens = x.rows();

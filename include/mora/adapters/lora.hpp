@@ -160,22 +160,21 @@ class LoraAdapter {
   }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    if (saved) saved->low_rank.shape(x.rows(), rank());
+    if (saved) save(x, *saved);
     // A fresh B changes nothing, whatever x is: zero times infinity would.
-    const bool fresh = detail::is_zero(detail::map_of(b_.value));
-    if (fresh && !saved) return;
+    if (detail::is_zero(detail::map_of(b_.value))) return;
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->low_rank.map(), first, count)
                               : detail::scratch<T, detail::LowRank>(count, rank());
-      z.setZero();
-      detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
-          z, T(1), detail::rows_of(x, first, count), detail::map_of(a_.value));
-      if (fresh) return;
+      if (!saved) to_low_rank(detail::rows_of(x, first, count), z);
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
           detail::rows_of(y, first, count), scale(), detail::as_const(z), detail::map_of(b_.value));
     });
   }
 
+  void save(const ConstMap<T>& x, Saved& saved) const {
+    to_low_rank(x, saved.low_rank.shape(x.rows(), rank()));
+  }
   void require_saved(const Saved& saved) const {
     detail::require_size("backward, columns of the saved x A^T (rank)", rank(),
                          saved.low_rank.cols());
@@ -257,6 +256,12 @@ class LoraAdapter {
   }
   [[nodiscard]] T scale() const { return static_cast<T>(settings_.scale()); }
   [[nodiscard]] Index rank() const { return settings_.rank; }
+  /// z = x A^T.
+  void to_low_rank(const ConstMap<T>& x, MutableMap<T> z) const {
+    z.setZero();
+    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
+        z, T(1), x, detail::map_of(a_.value));
+  }
 
   Settings settings_;
   Parameter<T> a_;

@@ -96,25 +96,22 @@ class MissAdapter {
   void require_shapes() const { detail::require_size("D, rows (rank)", rank(), d_.value.rows()); }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    if (saved) {
-      saved->sums.shape(x.rows(), rank());
-      saved->in_features = in_features();
-    }
+    if (saved) save(x, *saved);
     // A fresh D changes nothing, whatever x is: zero times infinity would.
-    const bool fresh = detail::is_zero(detail::map_of(d_.value));
-    if (fresh && !saved) return;
+    if (detail::is_zero(detail::map_of(d_.value))) return;
     detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
       MutableMap<T> z = saved ? detail::rows_of(saved->sums.map(), first, count)
                               : detail::scratch<T, detail::GroupSums>(count, rank());
-      detail::for_each_row(count, in_features(), [&](Index t) {
-        groups_.sum(detail::row_span(x, first + t), detail::row_span(z, t));
-      });
-      if (fresh) return;
+      if (!saved) sum_groups(detail::rows_of(x, first, count), z);
       detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
           detail::rows_of(y, first, count), T(1), detail::as_const(z), detail::map_of(d_.value));
     });
   }
 
+  void save(const ConstMap<T>& x, Saved& saved) const {
+    saved.in_features = in_features();
+    sum_groups(x, saved.sums.shape(x.rows(), rank()));
+  }
   void require_saved(const Saved& saved) const {
     detail::require_size("backward, columns of the saved sums (rank)", rank(), saved.sums.cols());
     detail::require_size("backward, columns of the saved x (in_features)", in_features(),
@@ -169,6 +166,11 @@ class MissAdapter {
     return {in, settings.rank};
   }
   [[nodiscard]] Index rank() const { return groups_.groups(); }
+  void sum_groups(const ConstMap<T>& x, MutableMap<T> z) const {
+    detail::for_each_row(x.rows(), in_features(), [&](Index t) {
+      groups_.sum(detail::row_span(x, t), detail::row_span(z, t));
+    });
+  }
 
   StridedGroups groups_;
   Parameter<T> d_;

@@ -133,16 +133,14 @@ class MoraAdapter {
   }
 
   void add_forward(const ConstMap<T>& x, MutableMap<T> y, Saved* saved) const {
-    const bool saves = saved && !saves_input;
-    if (saves) saved->compressed.shape(x.rows(), width());
+    if (saved) save(x, *saved);
     // A fresh M changes nothing, whatever x is: zero times infinity would.
-    const bool fresh = detail::is_zero(m());
-    if (fresh && !saves) return;
+    if (detail::is_zero(m())) return;
+    const bool saves = saved && !saves_input;
     for_each_tile(x.rows(), [&](Index first, Index count) {
       MutableMap<T> z = saves ? detail::rows_of(saved->compressed.map(), first, count)
                               : detail::scratch<T, detail::CompressedTile>(count, width());
-      compress(detail::rows_of(x, first, count), z);
-      if (fresh) return;
+      if (!saves) compress(detail::rows_of(x, first, count), z);
       MutableMap<T> product = detail::scratch<T, detail::ProductTile>(count, width());
       product.setZero();
       detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
@@ -161,14 +159,14 @@ class MoraAdapter {
       detail::add_frozen_forward(base, x, y);
       return add_forward(x, y, saved);
     }
-    if (saved && !saves_input) {
-      MutableMap<T> z = saved->compressed.shape(x.rows(), width());
-      compress(x, z);
-    }
+    if (saved) save(x, *saved);
     if (base.bias().size() != 0) y.rowwise() += base.bias();
     detail::FrozenAccess::add_updated_product<detail::Operand::transposed>(base, y, x, update());
   }
 
+  void save(const ConstMap<T>& x, Saved& saved) const {
+    if (!saves_input) compress(x, saved.compressed.shape(x.rows(), width()));
+  }
   void require_saved(const Saved& saved) const {
     if (saves_input) return;
     detail::require_size("backward, columns of the saved C(x) (blocks * side)", width(),
@@ -299,7 +297,7 @@ class MoraAdapter {
     for (Index first = 0; first < tokens; first += tile) f(first, std::min(tile, tokens - first));
   }
 
-  void compress(const ConstMap<T>& x, MutableMap<T>& z) const {
+  void compress(const ConstMap<T>& x, MutableMap<T> z) const {
     detail::for_each_row(x.rows(), in_features(), [&](Index i) {
       pair_.compress.apply(detail::row_span(x, i), detail::row_span(z, i));
     });

@@ -194,37 +194,51 @@ void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& rea
 
 struct PackedRows;
 
-/// A right factor b [depth, cols] packed for Eigen's kernel once, for many products of a few rows,
-/// each of which would pack it again. A copy as large as b; any number of threads may multiply with
-/// it.
+/// A right factor op(b) [depth, cols] packed for Eigen's kernel once, for many products, each of
+/// which would pack it again. A copy as large as b; any number of threads may multiply with it.
 template <class T>
 class PackedFactor {
  public:
   PackedFactor() = default;
   explicit PackedFactor(const ConstMap<T>& b) { pack(b); }
   /// Another factor, in the same memory where that is enough.
+  template <Operand Op = Operand::plain>
   void pack(const ConstMap<T>& b) {
-    depth_ = b.rows();
-    cols_ = b.cols();
+    constexpr bool plain = Op == Operand::plain;
+    depth_ = plain ? b.rows() : b.cols();
+    cols_ = plain ? b.cols() : b.rows();
     kc_ = kernel_depth<T>(depth_, cols_);
     block_size_ = whole_lines(kc_ * cols_);
     T* const memory = memory_.shape((depth_ + kc_ - 1) / kc_, block_size_).data();
     for_each_block([&](Index first, Index count) {
-      Kernel::template pack_right<Operand::plain>(memory + first / kc_ * block_size_,
-                                                  b.data() + first * b.outerStride(),
-                                                  b.outerStride(), cols_, count);
+      Kernel::template pack_right<Op>(memory + first / kc_ * block_size_,
+                                      b.data() + first * (plain ? b.outerStride() : 1),
+                                      b.outerStride(), cols_, count);
     });
   }
 
   /// Takes the memory that this thread's add_product will need for such a factor.
-  static void reserve(Index depth, Index cols) { (void)packed_rows(kernel_depth<T>(depth, cols)); }
+  static void reserve(Index depth, Index cols) {
+    (void)packed_rows(kernel_depth<T>(depth, cols), Kernel::register_rows);
+  }
 
   /// c += alpha * a * b on this thread, a few rows of c at a time, which come from memory while
   /// others are computed.
   void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
-    T* const packed = packed_rows(kc_);
-    for (Index row = 0; row < c.rows(); row += Kernel::register_rows) {
-      const Index rows = std::min(Kernel::register_rows, c.rows() - row);
+    add_product(c, alpha, a, Kernel::register_rows);
+  }
+  /// The same for a c that the caches hold, with more rows at a time.
+  void add_tall_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
+    add_product(c, alpha, a, std::min<Index>(whole_lines(c.rows()), 512));
+  }
+
+ private:
+  using Kernel = ProductKernel<T>;
+
+  void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, Index tile) const {
+    T* const packed = packed_rows(kc_, tile);
+    for (Index row = 0; row < c.rows(); row += tile) {
+      const Index rows = std::min(tile, c.rows() - row);
       for_each_block([&](Index first, Index count) {
         Kernel::template pack_left<Operand::plain>(packed, a.data() + row * a.outerStride() + first,
                                                    a.outerStride(), rows, count);
@@ -234,17 +248,14 @@ class PackedFactor {
     }
   }
 
- private:
-  using Kernel = ProductKernel<T>;
-
   template <class F>
   void for_each_block(const F& f) const {
     for (Index first = 0; first < depth_; first += kc_) f(first, std::min(kc_, depth_ - first));
   }
 
   /// A line more than it needs: kernels may look ahead.
-  [[nodiscard]] static T* packed_rows(Index depth) {
-    return scratch<T, PackedRows>(whole_lines(Kernel::register_rows * depth) + line_numbers);
+  [[nodiscard]] static T* packed_rows(Index depth, Index rows) {
+    return scratch<T, PackedRows>(whole_lines(rows * depth) + line_numbers);
   }
 
   Index depth_ = 0;

@@ -114,9 +114,9 @@ void attention_add_backward(const ConstMap<T>& q, const ConstMap<T>& k, const Co
     const Index queries = std::min(query_tile, length - q0);
     const ConstMap<T> q_tile = rows_of(q, q0, queries);
     const ConstMap<T> dout_tile = rows_of(dout, q0, queries);
-    const Index seen = q0 + queries;  // by the last query
-    for (Index k0 = 0; k0 < seen; k0 += key_tile) {
-      const Index keys = std::min(key_tile, seen - k0);
+    const Index end = q0 + queries;  // of the keys that the last query sees
+    for (Index k0 = 0; k0 < end; k0 += key_tile) {
+      const Index keys = std::min(key_tile, end - k0);
       const ConstMap<T> k_tile = rows_of(k, k0, keys);
       MutableMap<T> p = scores_of<T>(q_tile, k_tile, scale);
       for (Index i = 0; i < queries; ++i) {

@@ -79,6 +79,29 @@ class LlamaBackward {
                        [&](LlamaSlot slot) { return set_.trains(at(layer, slot)); });
   }
 
+  /// The gradients of a product's layers, whose output gradients dy has beside one another; the one
+  /// by their input is written to dx, unless that is null.
+  void product(Index layer, LlamaProduct product, const ConstMap<T>& x, const ConstMap<T>& dy,
+               const LlamaBlock<T>& state, MutableMap<T>* dx) {
+    if (dx) fill_zero(*dx);
+    if (parts_.step && dx) {
+      parts_.step->at(layer, product).backward.add_tall_product(*dx, T(1), dy);
+    }
+    Index first = 0;
+    for (const LlamaSlot slot : slots_of(product)) {
+      const std::size_t place = at(layer, slot);
+      const Index outputs = parts_.tensors[place].rows;
+      const ConstMap<T> own = columns_of(dy, first, outputs);
+      const auto& saved = state.adapters[static_cast<std::size_t>(slot)];
+      if (!parts_.step) {
+        linear(place, x, own, saved, dx);
+      } else if (auto& module = set_.linear[place]) {
+        module->adapter.add_backward(x, own, *saved, nullptr);
+      }
+      first += outputs;
+    }
+  }
+
   /// d becomes the gradient by the norm's input, where the norm's output had d and is all that its
   /// input reaches.
   void norm(std::size_t place, const ConstMap<T>& x, const T* inverse, MutableMap<T> d,
@@ -118,26 +141,21 @@ class LlamaBackward {
 
     MutableMap<T> gate_up = state.gate_up.map();
     MutableMap<T> d_activation = work_.d_activation.shape(rows, inner);
-    fill_zero(d_activation);
     const bool again = saves_input(layer, {down});
     MutableMap<T> activation = work_.activation.shape(again ? rows : 0, inner);
     if (again) swiglu(as_const(gate_up), activation);
-    linear(at(layer, down), as_const(activation), as_const(d), saved(state, down),
-           needs_activation ? &d_activation : nullptr);
+    product(layer, LlamaProduct::down, as_const(activation), as_const(d), state,
+            needs_activation ? &d_activation : nullptr);
     if (!needs_activation) return;
 
     // In place: nothing reads gate and up after this.
     swiglu_backward(as_const(gate_up), as_const(d_activation), gate_up);
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
-    fill_zero(d_normed);
     const ConstMap<T> middle = as_const(state.middle.map());
     const std::size_t norm_place = at(layer, post_attention_norm);
     const ConstMap<T> normed = normed_for(layer, {gate, up}, norm_place, middle);
     MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;
-    linear(at(layer, gate), normed, columns_of(as_const(gate_up), 0, inner), saved(state, gate),
-           dx);
-    linear(at(layer, up), normed, columns_of(as_const(gate_up), inner, inner), saved(state, up),
-           dx);
+    product(layer, LlamaProduct::gate_up, normed, as_const(gate_up), state, dx);
     if (!needs_normed) return;
     norm_weight(norm_place, middle, state.second_inverse.data(), as_const(d_normed));
     if (needs_middle) {
@@ -151,9 +169,8 @@ class LlamaBackward {
     using enum LlamaSlot;
     const Index rows = d.rows();
     MutableMap<T> d_attention = work_.d_attention.shape(rows, config().query_size());
-    fill_zero(d_attention);
-    linear(at(layer, attention_output), as_const(state.attention.map()), as_const(d),
-           saved(state, attention_output), needs_qkv ? &d_attention : nullptr);
+    product(layer, LlamaProduct::attention_output, as_const(state.attention.map()), as_const(d),
+            state, needs_qkv ? &d_attention : nullptr);
     if (!needs_qkv) return;
 
     const ConstMap<T> qkv = as_const(state.qkv.map());
@@ -164,14 +181,10 @@ class LlamaBackward {
                       config().num_attention_heads + config().key_value_heads(), work_.positions);
 
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
-    fill_zero(d_normed);
     const std::size_t norm_place = at(layer, input_norm);
     const ConstMap<T> normed = normed_for(layer, {query, key, value}, norm_place, x);
     MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;
-    const ConstMap<T> dy = as_const(d_qkv);
-    linear(at(layer, query), normed, queries_of(config(), dy), saved(state, query), dx);
-    linear(at(layer, key), normed, keys_of(config(), dy), saved(state, key), dx);
-    linear(at(layer, value), normed, values_of(config(), dy), saved(state, value), dx);
+    product(layer, LlamaProduct::query_key_value, normed, as_const(d_qkv), state, dx);
     if (!needs_normed) return;
     norm_weight(norm_place, x, state.first_inverse.data(), as_const(d_normed));
     if (needs_input) {
@@ -233,10 +246,6 @@ class LlamaBackward {
     MutableMap<T> normed = work_.normed.shape(x.rows(), x.cols());
     rms_norm<T>(x, parts_.vector(norm_place), config().rms_norm_eps, normed, nullptr);
     return as_const(normed);
-  }
-  [[nodiscard]] static const typename AnyAdapter<T>::SavedPointer& saved(const LlamaBlock<T>& state,
-                                                                         LlamaSlot slot) {
-    return state.adapters[static_cast<std::size_t>(slot)];
   }
 
   const LlamaParts<T>& parts_;

@@ -11,7 +11,7 @@
 #include "mora/models/layers/rms_norm.hpp"
 #include "mora/models/layers/swiglu.hpp"
 #include "mora/models/llama/cache.hpp"
-#include "mora/models/llama/workspace.hpp"
+#include "mora/models/llama/step_weights.hpp"
 
 namespace mora::inline MORA_ABI::detail {
 
@@ -109,7 +109,7 @@ class LlamaForward {
     attention(layer, batch, x, state, kept, cache);
     const ConstMap<T> activation = activate(layer, state, kept);
     y = as_const(state.middle.map());
-    add_linear(layer, LlamaSlot::down, activation, y, state, kept);
+    compute<true>(layer, LlamaProduct::down, activation, y, state, kept);
   }
 
   /// `state` again, for the layer's backward pass alone, which does not need the layer's output:
@@ -125,7 +125,9 @@ class LlamaForward {
         state.adapters[static_cast<std::size_t>(LlamaSlot::down)];
     MutableMap<T> unused = work_.passing[0].shape(x.rows(), x.cols());
     fill_zero(unused);
-    if (module->adapter.additive()) {
+    if (parts_.step) {
+      module->adapter.save(activation, saved);
+    } else if (module->adapter.additive()) {
       add_adapter(place, *module, activation, unused, &saved, 0);
     } else {
       module->adapter.add_forward(parts_.weights[place], activation, unused, &saved);
@@ -177,10 +179,7 @@ class LlamaForward {
              state.first_inverse.shape(rows, 1).data());
     MutableMap<T> qkv =
         state.qkv.shape(rows, config().query_size() + 2 * config().key_value_size());
-    fill_zero(qkv);
-    add_linear(layer, LlamaSlot::query, as_const(normed), queries_of(config(), qkv), state, kept);
-    add_linear(layer, LlamaSlot::key, as_const(normed), keys_of(config(), qkv), state, kept);
-    add_linear(layer, LlamaSlot::value, as_const(normed), values_of(config(), qkv), state, kept);
+    compute<false>(layer, LlamaProduct::query_key_value, as_const(normed), qkv, state, kept);
     rotate_rows<false>(work_.rotary, qkv, config().num_attention_heads + config().key_value_heads(),
                        work_.positions);
     MutableMap<T> attended = state.attention.shape(rows, config().query_size());
@@ -192,7 +191,7 @@ class LlamaForward {
     }
     MutableMap<T> middle = state.middle.shape(rows, config().hidden_size);
     middle = x;
-    add_linear(layer, LlamaSlot::attention_output, as_const(attended), middle, state, kept);
+    compute<true>(layer, LlamaProduct::attention_output, as_const(attended), middle, state, kept);
   }
 
   /// What `down` maps, silu(gate(norm(h'))) up(norm(h')), from h' = state.middle.
@@ -204,11 +203,7 @@ class LlamaForward {
              state.second_inverse.shape(rows, 1).data());
     const Index inner = config().intermediate_size;
     MutableMap<T> gate_up = state.gate_up.shape(rows, 2 * inner);
-    fill_zero(gate_up);
-    add_linear(layer, LlamaSlot::gate, as_const(normed), columns_of(gate_up, 0, inner), state,
-               kept);
-    add_linear(layer, LlamaSlot::up, as_const(normed), columns_of(gate_up, inner, inner), state,
-               kept);
+    compute<false>(layer, LlamaProduct::gate_up, as_const(normed), gate_up, state, kept);
     MutableMap<T> activation = work_.activation.shape(rows, inner);
     swiglu(as_const(gate_up), activation);
     return as_const(activation);
@@ -220,10 +215,24 @@ class LlamaForward {
     }
   }
 
-  void add_linear(Index layer, LlamaSlot slot, const ConstMap<T>& x, MutableMap<T> y,
-                  LlamaBlock<T>& state, bool kept) {
-    add_linear(LlamaTensors::at(layer, slot), x, y,
-               kept ? &state.adapters[static_cast<std::size_t>(slot)] : nullptr);
+  /// The outputs of the product's layers beside one another, in y or added to it.
+  template <bool adds>
+  void compute(Index layer, LlamaProduct product, const ConstMap<T>& x, MutableMap<T> y,
+               LlamaBlock<T>& state, bool kept) {
+    if (!adds) fill_zero(y);
+    if (parts_.step) parts_.step->at(layer, product).forward.add_tall_product(y, T(1), x);
+    Index first = 0;
+    for (const LlamaSlot slot : slots_of(product)) {
+      const std::size_t place = LlamaTensors::at(layer, slot);
+      const Index outputs = parts_.tensors[place].rows;
+      auto* const saved = kept ? &state.adapters[static_cast<std::size_t>(slot)] : nullptr;
+      if (!parts_.step) {
+        add_linear(place, x, columns_of(y, first, outputs), saved);
+      } else if (const auto* const module = parts_.adapter(place); module && saved) {
+        module->adapter.save(x, *saved);
+      }
+      first += outputs;
+    }
   }
 
   [[nodiscard]] T scale() const {

@@ -129,6 +129,7 @@ class LlamaTraining {
   void forget_memory() {
     pool_.clear();
     lanes_.clear();
+    step_.clear();
   }
 
   /// Adds to the gradients of `set`, of which `parts` are; all or nothing.
@@ -148,11 +149,14 @@ class LlamaTraining {
     }
     const Index lanes = std::min(most_lanes, groups.size());
     prepare_lanes(set, lanes);
+    const bool stepped = StepWeights<T>::worth_it(parts, SequenceGroups::rows_wanted);
+    if (stepped) step_.make(parts);
     losses_.assign(static_cast<std::size_t>(groups.size()), {});
     parallel_pieces(lanes, 1, [&](Index lane, Index) {
       LlamaAdapterSet<T>& copy = lanes_[static_cast<std::size_t>(lane)];
       LlamaParts<T> own = parts;
       own.set = &copy;
+      own.step = stepped ? &step_ : nullptr;
       for (Index group = lane; group < groups.size(); group += lanes) {
         pool_.borrow([&](auto& item) {
           item.work.first_position = groups.copy(batch, group, item.batch);
@@ -188,10 +192,7 @@ class LlamaTraining {
                                          const Batch& batch) {
     Index parameters = 0;
     set.visit([&](std::string_view, const Parameter<T>& p) { parameters += p.value.size(); });
-    const LlamaConfig& c = parts.config;
-    const Index kept = c.num_hidden_layers * (2 * c.hidden_size + 2 * c.query_size() +
-                                              2 * c.key_value_size() + 2 * c.intermediate_size);
-    return 2 * most_lanes * parameters <= kept * batch.positions();
+    return 2 * most_lanes * parameters <= kept_numbers(parts.config) * batch.positions();
   }
 
   /// The adapters' numbers of now, in memory that is there once a batch has had as many lanes.
@@ -238,6 +239,7 @@ class LlamaTraining {
 
   WorkspacePool<T> pool_;
   std::vector<LlamaAdapterSet<T>> lanes_;
+  StepWeights<T> step_;
   SequenceGroups groups_;
   std::vector<LossSum> losses_;
   GradientCopies<T> gradients_;

@@ -67,6 +67,9 @@ struct LlamaAdapterSet {
   }
 };
 
+template <Real T>
+class StepWeights;
+
 /// What a pass reads: frozen (or merged) weights, and the adapters on top of them.
 template <Real T>
 struct LlamaParts {
@@ -74,6 +77,7 @@ struct LlamaParts {
   const LlamaTensors& tensors;
   const std::vector<FrozenLinear<T>>& weights;
   const LlamaAdapterSet<T>* set = nullptr;  ///< Null: none.
+  const StepWeights<T>* step = nullptr;     ///< Instead of the layers' weights, unless null.
 
   [[nodiscard]] const AdaptedModule<T>* adapter(std::size_t place) const {
     return set && set->linear[place] ? &*set->linear[place] : nullptr;

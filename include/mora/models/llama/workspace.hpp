@@ -25,6 +25,12 @@ struct LlamaBlock {
   std::array<typename AnyAdapter<T>::SavedPointer, llama_slots> adapters;
 };
 
+/// The most of what all layers keep, in numbers a token.
+[[nodiscard]] inline Index kept_numbers(const LlamaConfig& c) {
+  return c.num_hidden_layers * (2 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
+                                2 * c.intermediate_size);
+}
+
 /// The memory of passes, reused from one to the next. A copy is an empty one.
 template <Real T>
 struct LlamaWorkspace {
