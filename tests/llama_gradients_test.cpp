@@ -201,6 +201,17 @@ TEST_P(LlamaGradients, OfGroupsAreTheSlopeOfTheirLoss) {
                    Matrix<double>::Constant(1, 1, slope), {.relative = difference_tolerance}));
 }
 
+// Where threads take groups too.
+TEST_P(LlamaGradients, DependOnThePassWhereNumbersAreDropped) {
+  for (const Batch& batch : {random_batch(), grouped_batch()}) {
+    Model model = GetParam().model();
+    model.set_dropout({.seed = 7, .passes = 3});
+    const double first = training_loss(model, batch);
+    model.set_dropout({.seed = 7, .passes = 4});
+    EXPECT_EQ(training_loss(model, batch) != first, GetParam().drops);
+  }
+}
+
 TEST_P(LlamaGradients, AreZeroWithoutTargets) {
   Model model = GetParam().model();
   Batch batch = random_batch();

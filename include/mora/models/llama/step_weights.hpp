@@ -52,7 +52,6 @@ class StepWeights {
       const LlamaTensor& tensor = parts.tensors[place];
       if (!tensor.linear || tensor.layer < 0) continue;
       const AdaptedModule<T>* const module = parts.adapter(place);
-      if (parts.weights[place].bias().size() != 0) return false;
       if (module && (module->dropout > 0.0 || !module->adapter.can_save())) return false;
     }
     return true;
