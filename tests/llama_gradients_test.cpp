@@ -46,6 +46,9 @@ template <Kind kind>
 void with_dropout(Model& model) {
   attach(model, "a", kind, {.modules = {"lm_head"}, .all_linear = true}, 0.3);
 }
+void in_layers_with_dropout(Model& model) {
+  attach(model, "a", Kind::lora, {.all_linear = true}, 0.3);
+}
 /// Kinds of adapters beside each other, on some modules of some layers, with norms.
 void mixed(Model& model) {
   attach(model, "a", Kind::lora, {.modules = {"o_proj", "gate_proj"}, .layers = {0}});
@@ -78,6 +81,7 @@ constexpr Way ways[] = {
     {"LokrWithDropout", false, false, with_dropout<Kind::lokr>, true},
     {"AsyLoraWithDropout", false, false, with_dropout<Kind::asylora>, true},
     {"LoraWithDropout", false, false, with_dropout<Kind::lora>, true},
+    {"LoraInLayersWithDropout", false, false, in_layers_with_dropout, true},
     {"RotationWithDropout", false, false, with_dropout<Kind::rotation>, true},
     {"LoraWithDropoutRecomputed", false, true, with_dropout<Kind::lora>, true},
     {"Mixed", false, false, mixed, true},
