@@ -9,8 +9,9 @@
 //
 // Names: <pass>/<in>x<out>/r:<rank>/tokens:<n>/<method>, then Google Benchmark's /manual_time. The
 // methods are those of experiment/methods.hpp, but for full training, which is no addition.
-// Counters: base_ms and ms (medians), overhead_pct, floor_pct (what the adapter's multiply-adds
-// alone would add at the frozen layer's speed), part_pct (of additive adapters: the time of the
+// Counters: base_ms and ms (medians), overhead_pct, floor_pct (what the adapter's multiply-adds for
+// each token would add at the frozen layer's speed; where MoRA adds to W instead it is less),
+// part_pct (of additive adapters: the time of the
 // adapter's own part to that of the frozen layer's, one right after the other in the same pass:
 // what varies less than the difference of two passes on a machine with neighbours), allocations (a
 // call, once warmed up: malloc and its kin). For merge: ms, base_ms of `W += D` on as many threads,
@@ -18,7 +19,9 @@
 // copy_ms of copying W into memory of its own, on as many threads. product/<in>x<out>/tokens:<n>
 // compares the library's driver of Eigen's kernel (the frozen layer) with Eigen's own expression,
 // the base there. <pass>_small/<in>x<out>/tokens:<n>/<format> compares a frozen layer whose weight
-// has 16 bits with the one whose weight has 32, the base there.
+// has 16 bits with the one whose weight has 32, the base there. update/<in>x<out>/r:<rank>/
+// tokens:<n>/<operator> compares MoRA's two ways to a layer's output, the update added to parts of
+// W and, the base there, tokens multiplied with M; work is M's multiply-adds to additions to W.
 
 #include <benchmark/benchmark.h>
 
@@ -275,6 +278,36 @@ void small_weight(benchmark::State& state, Case c, bool backward) {
   alternate(state, run(wide), run(small));
 }
 
+template <class Op>
+void update(benchmark::State& state, Case c) {
+  namespace detail = mora::detail;
+  using Adapter = mora::MoraAdapter<float, Op>;
+  using Update =
+      detail::MoraUpdate<float, typename Adapter::Compressor, typename Adapter::Decompressor>;
+  const mora::FrozenLinear<float> frozen(random_matrix(c.out, c.in, 2));
+  Adapter adapter(frozen, {.rank = c.rank});
+  adapter.matrix().value = random_matrix(adapter.side(), adapter.side(), 4);
+  const Matrix x = random_matrix(c.tokens, c.in, 3);
+  Matrix y = Matrix::Zero(c.tokens, c.out);
+  const mora::ConstMap<float> in = detail::map_of(x);
+  const mora::ConstMap<float> m = detail::map_of(std::as_const(adapter.matrix().value));
+  alternate(
+      state,
+      [&] {
+        detail::add_frozen_forward(frozen, in, detail::map_of(y));
+        adapter.add_forward(in, detail::map_of(y), nullptr);
+      },
+      [&] {
+        const Update update(adapter.compressor(), adapter.decompressor(), m, 1.0F);
+        detail::FrozenAccess::add_updated_product<detail::Operand::transposed>(
+            frozen, detail::map_of(y), in, update);
+      });
+  const Index width = adapter.compressor().blocks() * adapter.side();
+  const double additions =
+      double(std::max(c.out, width)) * double(Update::size(adapter.compressor())) / double(width);
+  state.counters["work"] = double(c.tokens) * double(width * adapter.side()) / additions;
+}
+
 const std::vector<std::pair<Index, Index>> shapes = {
     {4096, 4096}, {4096, 11008}, {11008, 4096}, {768, 2560}};
 
@@ -310,6 +343,22 @@ void register_small_weights(const std::string& format) {
   }
 }
 
+template <class Op>
+void register_updates(const std::string& name) {
+  for (const auto& [in, out] : std::vector<std::pair<Index, Index>>{
+           {128, 128}, {128, 344}, {768, 768}, {768, 2560}, {4096, 4096}}) {
+    for (const Index rank : {8, 128}) {
+      if (rank >= in) continue;
+      for (const Index tokens : {16, 64, 256, 2048}) {
+        const Case c{in, out, rank, tokens};
+        register_case("update/" + name_of(in, out) + "/r:" + std::to_string(rank) +
+                          "/tokens:" + std::to_string(tokens) + "/" + name,
+                      [c](benchmark::State& state) { update<Op>(state, c); });
+      }
+    }
+  }
+}
+
 template <class Method>
 void register_method(const Method& method) {
   for (const auto& [in, out] : shapes) {
@@ -335,6 +384,8 @@ int main(int argc, char** argv) {
   register_products();
   register_small_weights<mora::BFloat16>("bf16");
   register_small_weights<mora::Float16>("f16");
+  register_updates<mora::Sharing>("sharing");
+  register_updates<mora::Rotation>("rotation");
   experiment::for_each_method([]<class Method>(const Method& method) {
     if constexpr (!experiment::is_full<Method>) register_method(method);
   });

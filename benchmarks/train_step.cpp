@@ -163,23 +163,29 @@ void attach(mora::Llama<float>& model, const Settings& settings, mora::SplitMix6
   });
 }
 
-/// Numbers a token that an adapter keeps for its backward pass.
+/// Numbers a token that an adapter keeps for its backward pass, besides x.
 template <class T, class Op>
 Index saved_by(const mora::MoraAdapter<T, Op>& adapter) {
-  return adapter.compressor().blocks() * adapter.side();
+  return adapter.saves_input ? 0 : adapter.compressor().blocks() * adapter.side();
 }
 template <class T>
 Index saved_by(const mora::LoraAdapter<T>& adapter) {
   return adapter.settings().rank;
 }
 
-/// In MB: weights; adapters with gradients and two moments, and the lanes' copies of values and
-/// gradients; for the groups that are under way at the same time, what their layers keep, and the
-/// buffers that all layers share. See mora::detail::LlamaTraining.
+/// In MB: weights, and those of linear layers twice more where a step packs them; adapters with
+/// gradients and two moments, and the lanes' copies of values and gradients; for the groups that
+/// are under way at the same time, what their layers keep, and the buffers that all layers share.
+/// See mora::detail::LlamaTraining.
 double counted_mb(const Size& size, const mora::Llama<float>& model, Index saved_by_adapters) {
   const mora::LlamaConfig& c = size.config;
   double weights = 0;
-  for (const auto& tensor : model.tensors().all()) weights += double(tensor.rows * tensor.cols);
+  const bool packs = mora::detail::StepWeights<float>::fits(
+      c, model.tensors(), mora::detail::SequenceGroups::rows_wanted);
+  for (const auto& tensor : model.tensors().all()) {
+    const bool packed = packs && tensor.linear && tensor.layer >= 0;
+    weights += (packed ? 3.0 : 1.0) * double(tensor.rows * tensor.cols);
+  }
   const Index groups = std::min(
       size.sequences * size.length / mora::detail::SequenceGroups::rows_wanted, size.sequences);
   const double lanes = double(std::min<Index>(8, groups));

@@ -134,8 +134,8 @@ TYPED_TEST(WholeLayer, OfManyParts) {
       const auto halves = std::make_shared<std::vector<mora::BFloat16>>();
       for (const T number : numbers.reshaped())
         halves->push_back(mora::narrow<mora::BFloat16>(number));
-      expect_whole_layer<T>(op, shape, 90, FrozenLinear<T>(numbers), random);
-      expect_whole_layer<T>(op, shape, 90,
+      expect_whole_layer<T>(op, shape, 320, FrozenLinear<T>(numbers), random);
+      expect_whole_layer<T>(op, shape, 320,
                             FrozenLinear<T>(halves->data(), shape.out, shape.in, halves), random);
     }
   });

@@ -47,8 +47,8 @@ class AdaptedLinear {
   using Settings = typename A::Settings;
   using Output = MutableView<Scalar>;
 
-  /// What a training forward pass keeps for the backward pass: for LoRA, HiRA, LoKr and full
-  /// fine-tuning x, for MoRA and MiSS the compressed x alone. Make one for each layer and keep it:
+  /// What a training forward pass keeps for the backward pass: x, but the compressed x alone for
+  /// MiSS and for MoRA by sharing or truncation. Make one for each layer and keep it:
   /// its memory is reused. A backward pass uses it up, so that no gradient is counted twice.
   class Saved {
    public:

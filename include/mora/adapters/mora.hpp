@@ -56,8 +56,10 @@ struct MoraSettings {
 /// square M [side, side], zero at the start, between operators without parameters.
 ///
 /// Gradients, summed over tokens and blocks: dM = s (D^T dy)(C x)^T, dx = W^T dy + s C^T M^T D^T
-/// dy; so a backward pass needs C(x) alone, not x. Cost a token: blocks * side^2 multiply-adds and
-/// a pass over x and y.
+/// dy; so a backward pass needs C(x) alone, where that is shorter than x. Cost a token: blocks *
+/// side^2 multiply-adds and a pass over x and y, and twice that backward. Over many tokens a whole
+/// layer multiplies with W + Delta W instead, which it adds up a part at a time (MoraUpdate): then
+/// dM is all that costs multiply-adds for each token.
 template <Real T, class Op = Rotation>
 requires MoraOperator<Op, T>
 class MoraAdapter {
@@ -155,7 +157,7 @@ class MoraAdapter {
   /// The whole layer's output.
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                    Saved* saved) const {
-    if (!merges_on_the_way(x.rows()) || detail::is_zero(m())) {
+    if (!adds_to_weight(x.rows()) || detail::is_zero(m())) {
       detail::add_frozen_forward(base, x, y);
       return add_forward(x, y, saved);
     }
@@ -213,7 +215,7 @@ class MoraAdapter {
   /// With the whole layer's dx.
   void add_backward(const FrozenLinear<T>& base, const ConstMap<T>& x, const ConstMap<T>& dy,
                     const Saved& saved, MutableMap<T>* dx) {
-    if (!dx || !merges_on_the_way(dy.rows()) || detail::is_zero(m())) {
+    if (!dx || !adds_to_weight(dy.rows()) || detail::is_zero(m())) {
       if (dx) detail::add_frozen_backward(base, dy, *dx);
       return add_backward(x, dy, saved, dx);
     }
@@ -271,13 +273,17 @@ class MoraAdapter {
   [[nodiscard]] ConstMap<T> m() const { return detail::map_of(m_.value); }
   using Update = detail::MoraUpdate<T, Compressor, Decompressor>;
   [[nodiscard]] Update update() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
-  /// Whether adding the update to parts of W costs less than multiplying tokens with M.
-  [[nodiscard]] bool merges_on_the_way(Index tokens) const {
-    if (!Update::possible(pair_.compress) || tokens < 16) return false;
+  /// Whether the update is added to W rather than multiplied with tokens. An addition to a number
+  /// of W costs as much as about 5 multiply-adds with M, and as 64 where L2 does not hold what is
+  /// added (docs/results/layer_speed.md).
+  [[nodiscard]] bool adds_to_weight(Index tokens) const {
+    constexpr Index most_numbers = 4 * detail::scratch_tile;
+    constexpr Index in_cache = detail::scratch_tile / 4;
     const Index numbers = Update::size(pair_.compress);
-    if (numbers > detail::scratch_tile) return false;
-    const double additions = double(out_features()) * double(numbers) / double(width());
-    return double(tokens) * double(width()) * double(side()) > 4 * additions;
+    if (!Update::possible(pair_.compress) || tokens < 32 || numbers > most_numbers) return false;
+    const double rows = double(std::max(out_features(), width())) / double(width());
+    return double(tokens) * double(width()) * double(side()) >
+           (numbers > in_cache ? 64.0 : 5.0) * rows * double(numbers);
   }
   [[nodiscard]] Merge merge() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
   /// Numbers a token between C and D.

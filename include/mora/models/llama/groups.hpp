@@ -149,7 +149,9 @@ class LlamaTraining {
     }
     const Index lanes = std::min(most_lanes, groups.size());
     prepare_lanes(set, lanes);
-    const bool stepped = StepWeights<T>::worth_it(parts, SequenceGroups::rows_wanted);
+    const bool stepped =
+        StepWeights<T>::fits(parts.config, parts.tensors, SequenceGroups::rows_wanted) &&
+        StepWeights<T>::possible(parts);
     if (stepped) step_.make(parts);
     losses_.assign(static_cast<std::size_t>(groups.size()), {});
     parallel_pieces(lanes, 1, [&](Index lane, Index) {

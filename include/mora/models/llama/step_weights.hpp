@@ -40,14 +40,17 @@ class StepWeights {
     PackedFactor<T> backward;  // W + Delta W
   };
 
-  /// Whether they can be made, and are no larger than what two groups keep of `group_rows` tokens
-  /// each. Every adapter has to be able to work like that, and dropout makes it see another input.
-  [[nodiscard]] static bool worth_it(const LlamaParts<T>& parts, Index group_rows) {
+  /// Whether they are no larger than what two groups keep of `group_rows` tokens each.
+  [[nodiscard]] static bool fits(const LlamaConfig& config, const LlamaTensors& tensors,
+                                 Index group_rows) {
     Index numbers = 0;
-    for (const LlamaTensor& tensor : parts.tensors.all()) {
+    for (const LlamaTensor& tensor : tensors.all()) {
       if (tensor.linear && tensor.layer >= 0) numbers += 2 * tensor.rows * tensor.cols;
     }
-    if (numbers > 2 * group_rows * kept_numbers(parts.config)) return false;
+    return numbers <= 2 * group_rows * kept_numbers(config);
+  }
+  /// Whether every adapter can work like that: dropout makes one see another input.
+  [[nodiscard]] static bool possible(const LlamaParts<T>& parts) {
     for (std::size_t place = 0; place < parts.tensors.size(); ++place) {
       const LlamaTensor& tensor = parts.tensors[place];
       if (!tensor.linear || tensor.layer < 0) continue;
