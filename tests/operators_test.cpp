@@ -85,7 +85,7 @@ AnyPair<T> any_pair(const mora::OperatorPair<C, D>& pair) {
                                     [c, i](auto z, auto x) { c.add_block_adjoint(i, z, x); }});
     }
   }
-  if constexpr (mora::detail::HasWindows<C>) {
+  if constexpr (mora::detail::HasWindows<C, T>) {
     any.first_input = [c](Index block) { return c.first_input(block); };
     for (Index i = 0; i < c.blocks(); ++i) {
       any.turns.push_back(

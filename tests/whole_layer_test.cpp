@@ -75,6 +75,19 @@ void expect_whole_layer(const Op& op, const Shape& shape, Index tokens, const Fr
   if (base.bias().size() != 0) expected_y.rowwise() += base.bias();
   EXPECT_TRUE(near(y, expected_y + Matrix<T>::Ones(tokens, shape.out)));
 
+  // Whichever way that took.
+  using Adapter = mora::MoraAdapter<T, Op>;
+  using Update =
+      detail::MoraUpdate<T, typename Adapter::Compressor, typename Adapter::Decompressor>;
+  if (Update::possible(adapter.compressor())) {
+    Matrix<T> updated = Matrix<T>::Zero(tokens, shape.out);
+    const Update update(adapter.compressor(), adapter.decompressor(),
+                        detail::map_of(std::as_const(adapter.matrix().value)), T(scale));
+    detail::FrozenAccess::add_updated_product<detail::Operand::transposed>(
+        base, detail::map_of(updated), detail::map_of(x), update);
+    EXPECT_TRUE(near(updated, x * w.transpose() + expected.y));
+  }
+
   Matrix<T> inferred = Matrix<T>::Ones(tokens, shape.out);
   adapter.add_forward(base, detail::map_of(x), detail::map_of(inferred), nullptr);
   EXPECT_TRUE(same_bits(inferred, y));

@@ -199,6 +199,27 @@ TEST(LlamaMemory, ThatRunsOutAddsNoPartOfAGradient) {
   }
 }
 
+// Where threads take groups, and a step packs its weights.
+TEST(LlamaMemory, ThatRunsOutAddsNoPartOfAGradientOfGroups) {
+  on_one_thread();
+  const Batch batch = grouped_batch();
+  for (const Kind kind : {Kind::lora, Kind::rotation, Kind::sharing}) {
+    SCOPED_TRACE(int(kind));
+    Model model = adapted_model(kind);
+    Model expected = model;
+    (void)expected.accumulate_gradients(batch, 0.5);
+    EXPECT_GT(fail_each([&] { (void)model.accumulate_gradients(batch, 0.5); },
+                        [&] {
+                          for (const auto& [name, gradient] : gradients_of(model)) {
+                            EXPECT_TRUE((gradient.array() == 0.0f).all()) << name;  // or empty
+                          }
+                        },
+                        Keeps::memory),
+              3);
+    EXPECT_EQ(bits_of(model), bits_of(expected));
+  }
+}
+
 TEST(LlamaMemory, ThatRunsOutLeavesTheCacheAsItWas) {
   const Model model = adapted_model(Kind::rotation);
   auto cache = model.cache();

@@ -152,7 +152,7 @@ void expect_keeps_dx_when_saved_is_another() {
 
 TEST(BackwardPass, KeepsTheResultOfWhoPassesAnothersSaved) {
   expect_keeps_dx_when_saved_is_another<mora::LoraLinear<double>>();
-  expect_keeps_dx_when_saved_is_another<mora::MoraLinear<double>>();
+  expect_keeps_dx_when_saved_is_another<mora::MoraLinear<double, mora::Sharing>>();
 }
 
 TEST(Spectrum, NeedsTheShapesOfTheAdapter) {
@@ -259,8 +259,19 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
     EXPECT_TRUE(throws<ShapeError>({"rows of dy", "found 5"}, [&] {
       adapter.add_backward(in(x), in(tall), *saved, nullptr);
     }));
+    EXPECT_TRUE(throws<ShapeError>({"add_update, rows", "expected 6", "found 3"},
+                                   [&] { adapter.add_update(map_of(dx)); }));
+    EXPECT_TRUE(throws<ShapeError>({"add_update, columns", "expected 4", "found 6"}, [&] {
+      Matrix<T> square = Matrix<T>::Ones(6, 6);
+      adapter.add_update(map_of(square));
+    }));
+    Matrix<T> weight = Matrix<T>::Zero(6, 4);
+    adapter.add_update(map_of(weight));
+    EXPECT_TRUE(near(weight, adapter.update(base)));
     forward(x, y)();
   } else {
+    EXPECT_TRUE(throws<StateError>({"depends on the frozen weight"},
+                                   [&] { adapter.add_update(map_of(low)); }));
     EXPECT_TRUE(throws<StateError>({"whole layers"},
                                    [&] { adapter.add_forward(in(x), map_of(y), nullptr); }));
     EXPECT_TRUE(throws<StateError>({"whole layers"},
@@ -269,6 +280,23 @@ TYPED_TEST(EveryLayer, RefusesOtherSizesBehindAnyAdapter) {
   EXPECT_TRUE(throws<ShapeError>({"in_features", "expected 40", "found 4"}, [&] {
     adapter.add_backward(other.base(), in(x), in(y), *saved, nullptr);
   }));
+  if (adapter.can_save()) {
+    EXPECT_TRUE(
+        throws<ShapeError>({"columns of x", "found 40"}, [&] { adapter.save(in(wide), saved); }));
+    // What it saves is what a forward pass does, and one backward pass uses it up.
+    gradient.setZero();
+    adapter.add_backward(in(x), in(y), *saved, nullptr);
+    const Matrix<T> expected = gradient;
+    gradient.setZero();
+    adapter.save(in(x), saved);
+    adapter.add_backward(in(x), in(y), *saved, nullptr);
+    EXPECT_TRUE(same_bits(gradient, expected));
+    EXPECT_TRUE(throws<StateError>({"no training forward pass"},
+                                   [&] { adapter.add_backward(in(x), in(y), *saved, nullptr); }));
+    adapter.save(in(x), saved);
+  } else {
+    EXPECT_TRUE(throws<StateError>({"comes with its output"}, [&] { adapter.save(in(x), saved); }));
+  }
 
   // Parameters may have been given another shape.
   adapter.parameters()[0].parameter->value.conservativeResize(5, Eigen::NoChange);

@@ -97,8 +97,9 @@ class AnyAdapter {
   [[nodiscard]] bool can_save() const { return self().can_save(); }
   /// What add_forward(x, y, &saved) saves. Throws StateError unless can_save().
   void save(const ConstMap<T>& x, SavedPointer& saved) const { self().save(x, saved); }
-  /// weight [out, in] += Delta W, on this thread, in working memory that is kept. Throws ShapeError
-  /// for another size; that the result is finite is not checked.
+  /// weight [out, in] += Delta W, on this thread, in working memory that is kept. Throws StateError
+  /// for an adapter that is not additive, ShapeError for another size; that the result is finite is
+  /// not checked.
   void add_update(MutableMap<T> weight) const { self().add_update(weight); }
   /// The same with the frozen layer's part, for any adapter.
   void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
@@ -147,7 +148,6 @@ class AnyAdapter {
 
   template <class A>
   struct Model final : Interface {
-    using MergePlan = decltype(std::declval<const A&>().plan_merge());
     struct UpdatePlan;
     struct SavedOf final : Saved {
       typename A::Saved value;
@@ -166,10 +166,14 @@ class AnyAdapter {
         adapter.merge_rows(plan, first, rows);
       }
       const A& adapter;
-      MergePlan plan;
+      decltype(std::declval<const A&>().plan_merge()) plan;
+    };
+    static constexpr bool changes_bias = requires(const A& c, const RowVector<T>& bias) {
+      c.merged_bias(bias);
     };
     static constexpr bool saves_alone =
-        A::additive && requires(const A& c, const ConstMap<T>& x, typename A::Saved& saved) {
+        A::additive && !changes_bias &&
+        requires(const A& c, const ConstMap<T>& x, typename A::Saved& saved) {
       c.save(x, saved);
     };
     explicit Model(A a) : adapter(std::move(a)) {}
@@ -214,18 +218,13 @@ class AnyAdapter {
       }
     }
     void add_update(MutableMap<T> weight) const override {
+      if (!A::additive) throw StateError("adapter: its update depends on the frozen weight");
       adapter.require_shapes();
       detail::require_size("add_update, rows (out_features)", adapter.out_features(),
                            weight.rows());
       detail::require_size("add_update, columns (in_features)", adapter.in_features(),
                            weight.cols());
-      auto& plan = detail::kept<MergePlan, UpdatePlan>();
-      if constexpr (requires { adapter.plan_merge(plan); }) {
-        adapter.plan_merge(plan);
-      } else {
-        plan = adapter.plan_merge();
-      }
-      adapter.merge_rows(plan, 0, weight);
+      adapter.merge_rows(detail::kept_plan<UpdatePlan>(adapter), 0, weight);
     }
     void add_forward(const FrozenLinear<T>& base, const ConstMap<T>& x, MutableMap<T> y,
                      SavedPointer* saved) const override {

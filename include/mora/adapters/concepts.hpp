@@ -54,7 +54,8 @@ using AdapterOf = typename AdapterTraits<T, Settings>::Type;
 ///   - `add_backward(x, dy, saved, dx)`: adds to the parameters' gradients, and to dx [tokens, in]
 ///     unless that is null. x is empty unless saves_input.
 ///   - `save(x, saved)`: fills `saved` as add_forward does, for passes whose output comes from
-///     W + Delta W; dx is null in their backward passes. May be missing.
+///     W + Delta W; dx is null in their backward passes. May be missing, and is not used where the
+///     adapter changes the bias.
 ///   `saved` may serve as working memory. Where a whole layer can be computed faster than the
 ///   frozen part and this one after the other, it has the two functions below as well.
 /// - One that is not additive computes the whole layer.

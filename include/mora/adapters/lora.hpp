@@ -173,7 +173,10 @@ class LoraAdapter {
   }
 
   void save(const ConstMap<T>& x, Saved& saved) const {
-    to_low_rank(x, saved.low_rank.shape(x.rows(), rank()));
+    const MutableMap<T> z = saved.low_rank.shape(x.rows(), rank());
+    detail::for_each_tile(x.rows(), rank(), [&](Index first, Index count) {
+      to_low_rank(detail::rows_of(x, first, count), detail::rows_of(z, first, count));
+    });
   }
   void require_saved(const Saved& saved) const {
     detail::require_size("backward, columns of the saved x A^T (rank)", rank(),

@@ -56,7 +56,8 @@ struct MoraSettings {
 /// square M [side, side], zero at the start, between operators without parameters.
 ///
 /// Gradients, summed over tokens and blocks: dM = s (D^T dy)(C x)^T, dx = W^T dy + s C^T M^T D^T
-/// dy; so a backward pass needs C(x) alone, where that is shorter than x. Cost a token: blocks *
+/// dy. A backward pass needs C(x) alone; where its blocks are inputs that are turned (rotation,
+/// decoupling) it takes x itself. Cost a token: blocks *
 /// side^2 multiply-adds and a pass over x and y, and twice that backward. Over many tokens a whole
 /// layer multiplies with W + Delta W instead, which it adds up a part at a time (MoraUpdate): then
 /// dM is all that costs multiply-adds for each token.
@@ -69,7 +70,7 @@ class MoraAdapter {
   using Compressor = decltype(std::declval<const Op&>().make(1, 1, 1).compress);
   using Decompressor = decltype(std::declval<const Op&>().make(1, 1, 1).decompress);
   using Merge = detail::MoraMerge<T, Compressor, Decompressor>;
-  static constexpr bool saves_input = detail::HasWindows<Compressor>;
+  static constexpr bool saves_input = detail::HasWindows<Compressor, T>;
   struct Saved {
     detail::Buffer<T> compressed;  // C(x) [tokens, blocks * side], unless x itself is there
   };
@@ -181,10 +182,14 @@ class MoraAdapter {
     for_each_tile(dy.rows(), [&](Index, Index count) {
       const Index rows = count * pair_.compress.blocks();
       (void)detail::scratch<T, detail::CompressedTile>(count, width());
+      if constexpr (saves_input) {
+        detail::reserve_window_gradient<T>(pair_.compress, count);
+      } else {
+        detail::reserve_product<T>(side(), side(), rows);
+      }
+      if (!dx) return;
       (void)detail::scratch<T, detail::ProductTile>(count, width());
-      detail::reserve_product<T>(side(), side(), rows);
       detail::reserve_product<T>(rows, side(), side());
-      if constexpr (saves_input) detail::reserve_window_gradient<T>(pair_.compress, count);
     });
     for_each_tile(dy.rows(), [&](Index first, Index count) {
       MutableMap<T> g = detail::scratch<T, detail::CompressedTile>(count, width());
@@ -275,14 +280,15 @@ class MoraAdapter {
   [[nodiscard]] Update update() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
   /// Whether the update is added to W rather than multiplied with tokens. An addition to a number
   /// of W costs as much as about 5 multiply-adds with M, and as 64 where L2 does not hold what is
-  /// added (docs/results/layer_speed.md).
+  /// added (docs/results/layer_speed.md); it serves a tile of a product's rows.
   [[nodiscard]] bool adds_to_weight(Index tokens) const {
     constexpr Index most_numbers = 4 * detail::scratch_tile;
-    constexpr Index in_cache = detail::scratch_tile / 4;
+    constexpr Index in_cache = (Index{1} << 20) / Index{sizeof(T)};
+    constexpr Index tile = detail::ProductSplit<T>::most_tile_rows;
     const Index numbers = Update::size(pair_.compress);
     if (!Update::possible(pair_.compress) || tokens < 32 || numbers > most_numbers) return false;
     const double rows = double(std::max(out_features(), width())) / double(width());
-    return double(tokens) * double(width()) * double(side()) >
+    return double(std::min(tokens, tile)) * double(width()) * double(side()) >
            (numbers > in_cache ? 64.0 : 5.0) * rows * double(numbers);
   }
   [[nodiscard]] Merge merge() const { return {pair_.compress, pair_.decompress, m(), scale()}; }

@@ -19,8 +19,8 @@ struct BlockGradient;
 struct TurnedRow;
 
 /// Whether every block of C is a square matrix times inputs that follow one another.
-template <class C>
-concept HasWindows = requires(const C& c, std::span<const float> z, std::span<float> to) {
+template <class C, class T>
+concept HasWindows = requires(const C& c, std::span<const T> z, std::span<T> to) {
   c.first_input(Index{0});
   c.turn(Index{0}, z, to);
   c.turn_back(Index{0}, z, to);
@@ -28,7 +28,7 @@ concept HasWindows = requires(const C& c, std::span<const float> z, std::span<fl
 
 /// Calls f(input, from, count) for the inputs that a block reads: those from `input` on are its own
 /// from `from` on.
-template <HasWindows C, class F>
+template <class C, class F>
 void for_each_window(const C& compress, Index block, const F& f) {
   Index input = compress.first_input(block);
   for (Index from = 0; from < compress.side(); input = 0) {
@@ -39,7 +39,7 @@ void for_each_window(const C& compress, Index block, const F& f) {
 }
 
 /// Takes the memory that add_window_gradient will need: after it, it does not throw.
-template <class T, HasWindows C>
+template <class T, HasWindows<T> C>
 void reserve_window_gradient(const C& compress, Index tokens) {
   (void)scratch<T, BlockGradient>(compress.side(), compress.side());
   (void)scratch<T, TurnedRow>(1, compress.side());
@@ -53,7 +53,7 @@ void reserve_window_gradient(const C& compress, Index tokens) {
 /// dm += s sum over tokens and blocks of g (C x)^T, for g = D^T dy [tokens, blocks * side]: with C
 /// x = R x in a block, the sum is taken of the inputs as they are, and its rows are turned at the
 /// end.
-template <class T, HasWindows C>
+template <class T, HasWindows<T> C>
 void add_window_gradient(MutableMap<T> dm, T scale, const C& compress, const ConstMap<T>& g,
                          const ConstMap<T>& x) {
   const Index side = compress.side();
@@ -86,7 +86,7 @@ class MoraUpdate {
  public:
   /// Whether the operators have the optional members for it.
   [[nodiscard]] static bool possible(const C& compress) {
-    return names_sources && (HasWindows<C> || compress.blocks() == 1);
+    return names_sources && (HasWindows<C, T> || compress.blocks() == 1);
   }
   /// Numbers of working memory.
   [[nodiscard]] static Index size(const C& compress) {
@@ -103,7 +103,7 @@ class MoraUpdate {
     parallel_pieces(sources_.rows(), piece, [&](Index first, Index count) {
       for (Index p = first; p < first + count; ++p) {
         const std::span<const T> row = row_span(m, p % side);
-        if constexpr (HasWindows<C>) {
+        if constexpr (HasWindows<C, T>) {
           compress_.turn_back(p / side, row, row_span(sources_, p));
         } else {
           sources_.row(p).setZero();
@@ -127,11 +127,11 @@ class MoraUpdate {
   /// part += that part of Delta W.
   void add(Index row, Index col, MutableMap<T> part) const {
     for (Index i = 0; i < part.rows(); ++i) {
-      T* const to = part.data() + i * part.outerStride() - col;
+      T* const to = part.data() + i * part.outerStride();
       for_each_run(row + i, [&](const T* from, Index input, Index count) {
         const Index begin = std::max(input, col);
         const Index end = std::min(input + count, col + part.cols());
-        for (Index j = begin; j < end; ++j) to[j] += from[j - input];
+        for (Index j = begin; j < end; ++j) to[j - col] += from[j - input];
       });
     }
   }
@@ -142,7 +142,7 @@ class MoraUpdate {
   };
   /// How many inputs a block reads.
   [[nodiscard]] static Index reach_of(const C& compress) {
-    return HasWindows<C> ? compress.side() : compress.in_features();
+    return HasWindows<C, T> ? compress.side() : compress.in_features();
   }
   /// Calls f(numbers, input, count) for the runs that make up row `output` of the update.
   template <class F>
@@ -150,7 +150,7 @@ class MoraUpdate {
     if constexpr (names_sources) {
       decompress_.for_each_source(output, [&](Index p) {
         const T* const numbers = sources_.data() + p * reach_;
-        if constexpr (HasWindows<C>) {
+        if constexpr (HasWindows<C, T>) {
           for_each_window(
               compress_, p / compress_.side(),
               [&](Index input, Index from, Index count) { f(numbers + from, input, count); });

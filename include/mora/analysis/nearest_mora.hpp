@@ -29,12 +29,25 @@ template <class Op>
 class MoraMap {
  public:
   using Matrix = mora::Matrix<double>;
+  using Adapter = MoraAdapter<double, Op>;
 
   MoraMap(Index in, Index out, MoraSettings<Op> settings)
       : adapter_(in, out, with_scale_one(std::move(settings))) {
-    inputs_.setIdentity(in, in);
-    Matrix unused(in, out);  // M is zero
-    adapter_.add_forward(map_of(std::as_const(inputs_)), map_of(unused), &saved_);
+    if constexpr (Adapter::saves_input) {
+      inputs_.setIdentity(in, in);
+      return;
+    }
+    // C(I): row i is C of the unit vector e_i.
+    const auto& compressor = adapter_.compressor();
+    const Index width = compressor.blocks() * compressor.side();
+    MutableMap<double> compressed = saved_.compressed.shape(in, width);
+    RowVector<double> unit = RowVector<double>::Zero(in);
+    for (Index i = 0; i < in; ++i) {
+      unit[i] = 1.0;
+      compressor.apply(std::span<const double>(unit.data(), static_cast<std::size_t>(in)),
+                       row_span(compressed, i));
+      unit[i] = 0.0;
+    }
   }
 
   [[nodiscard]] Index side() const { return adapter_.side(); }
@@ -63,9 +76,9 @@ class MoraMap {
     return settings;
   }
 
-  MoraAdapter<double, Op> adapter_;
-  Matrix inputs_;  // I [in, in]
-  typename MoraAdapter<double, Op>::Saved saved_;
+  Adapter adapter_;
+  Matrix inputs_;  // I [in, in], where the adapter takes x itself
+  typename Adapter::Saved saved_;
 };
 
 /// The m that makes map.update(m) nearest to `target`, which becomes what is left of it.
@@ -112,9 +125,9 @@ template <class Op>
 ///
 /// A least-squares problem, as the update is linear in M: a few iterations for truncation and
 /// sharing, tens for rotation, each of in blocks side^2 multiply-adds. Memory: four updates and
-/// in blocks side numbers, in double. Throws what MoraAdapter's constructor throws; ArgumentError
-/// for a null pointer; NumericError for an update that is not finite, an M beyond T, and an
-/// iteration that does not converge.
+/// in blocks side numbers (in^2 for rotation and decoupling), in double. Throws what MoraAdapter's
+/// constructor throws; ArgumentError for a null pointer; NumericError for an update that is not
+/// finite, an M beyond T, and an iteration that does not converge.
 template <Real T, class Op = Rotation>
 [[nodiscard]] NearestMora<T, Op> nearest_mora(const MatrixView<T>& update,
                                               const MoraSettings<Op>& settings = {}) {

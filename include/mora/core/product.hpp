@@ -32,6 +32,9 @@ struct PackedOperands;
 template <class T>
 class ProductSplit {
  public:
+  /// Rows that share what is packed of the right factor.
+  static constexpr Index most_tile_rows = 1024;
+
   ProductSplit(Index rows, Index cols, Index depth) : block_depth_(kernel_depth<T>(depth, cols)) {
     using Kernel = ProductKernel<T>;
     constexpr double worth_a_thread = 1 << 17;  // multiply-adds; a thread costs microseconds
@@ -45,7 +48,7 @@ class ProductSplit {
 
     const Index piece_rows = by_columns_ ? rows : piece_;
     const Index most_rows =
-        std::clamp<Index>(most_packed / block_depth_, Kernel::register_rows, 1024);
+        std::clamp<Index>(most_packed / block_depth_, Kernel::register_rows, most_tile_rows);
     const Index tiles = (piece_rows + most_rows - 1) / most_rows;
     tile_rows_ = ((piece_rows + tiles - 1) / tiles + Kernel::register_rows - 1) /
                  Kernel::register_rows * Kernel::register_rows;

@@ -13,8 +13,8 @@ inline constexpr Index scratch_tile = Index{1} << 20;
 /// Uninitialised working memory of this thread, kept for the next call with the same `Purpose`, so
 /// that a const forward pass allocates nothing once warmed up. It grows to the largest need and is
 /// kept until the thread ends, so what it is asked for is bounded: tiles of tokens and of weights
-/// (`scratch_tile` numbers, or one token or row where that is more), four tiles of an update's rows,
-/// and packing buffers. A call with the same purpose ends the life of the former contents.
+/// (`scratch_tile` numbers, or one token or row where that is more), four tiles of an update's
+/// rows, and packing buffers. A call with the same purpose ends the life of the former contents.
 template <class T, class Purpose>
 [[nodiscard]] T* scratch(Index size) {
   // An Eigen array, for its alignment.

@@ -29,8 +29,8 @@ namespace mora::inline MORA_ABI {
 /// - `add_block_adjoint(block, z, x)`: x += C_block^T z for one block, z of side() numbers.
 /// - `first_input(block)`, `turn(block, z, to)` and `turn_back(block, z, to)`: where block i of C x
 ///   is a square matrix R_i times the side() inputs from first_input(i) on, beginning again at 0
-///   behind the last one; to = R_i z, and to = R_i^T z. A pass over many tokens then never makes
-///   C x. All blocks have side() numbers; `to` does not overlap z.
+///   behind the last one; to = R_i z, and to = R_i^T z. Passes over many tokens and gradients then
+///   do without C x. All blocks have side() numbers; `to` does not overlap z.
 /// - `gain()`: an upper bound of sum_p |C(p, j)| over all inputs j.
 template <class C, class T>
 concept Compressor = std::copyable<C> &&
@@ -47,7 +47,7 @@ concept Compressor = std::copyable<C> &&
 /// - `add(z, y)`: y += D z. (Added, so that the update needs no memory of its own.)
 /// - `apply_adjoint(y, z)`: z = D^T y, every entry written.
 ///
-/// Two more members make merging fast, and may be missing:
+/// Two more members make merging and passes fast, and may be missing:
 /// - `for_each_source(output, f)`: calls f(p) for every entry p of z that D adds to that output,
 ///   where D consists of zeros and ones.
 /// - `gain()`: an upper bound of sum_p |D(i, p)| over all outputs i.

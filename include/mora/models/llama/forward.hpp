@@ -123,11 +123,12 @@ class LlamaForward {
     if (!module) return;
     typename AnyAdapter<T>::SavedPointer& saved =
         state.adapters[static_cast<std::size_t>(LlamaSlot::down)];
+    if (module->adapter.can_save() && !drops(*module)) {
+      return module->adapter.save(activation, saved);
+    }
     MutableMap<T> unused = work_.passing[0].shape(x.rows(), x.cols());
     fill_zero(unused);
-    if (parts_.step) {
-      module->adapter.save(activation, saved);
-    } else if (module->adapter.additive()) {
+    if (module->adapter.additive()) {
       add_adapter(place, *module, activation, unused, &saved, 0);
     } else {
       module->adapter.add_forward(parts_.weights[place], activation, unused, &saved);

@@ -149,10 +149,11 @@ class LlamaTraining {
     }
     const Index lanes = std::min(most_lanes, groups.size());
     prepare_lanes(set, lanes);
+    // Also where layers are computed again, whose gradients are the same bits.
     const bool stepped =
         StepWeights<T>::fits(parts.config, parts.tensors, SequenceGroups::rows_wanted) &&
         StepWeights<T>::possible(parts);
-    if (stepped) step_.make(parts);
+    stepped ? step_.make(parts) : step_.clear();
     losses_.assign(static_cast<std::size_t>(groups.size()), {});
     parallel_pieces(lanes, 1, [&](Index lane, Index) {
       LlamaAdapterSet<T>& copy = lanes_[static_cast<std::size_t>(lane)];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <span>
@@ -40,6 +41,16 @@ class StepWeights {
     PackedFactor<T> backward;  // W + Delta W
   };
 
+  StepWeights() = default;
+  StepWeights(const StepWeights&) {}  // a copy of a model has none of its memory
+  StepWeights& operator=(const StepWeights&) {
+    clear();
+    return *this;
+  }
+  StepWeights(StepWeights&&) noexcept = default;
+  StepWeights& operator=(StepWeights&&) noexcept = default;
+  ~StepWeights() = default;
+
   /// Whether they are no larger than what two groups keep of `group_rows` tokens each.
   [[nodiscard]] static bool fits(const LlamaConfig& config, const LlamaTensors& tensors,
                                  Index group_rows) {
@@ -64,29 +75,17 @@ class StepWeights {
   void make(const LlamaParts<T>& parts) {
     const auto layers = static_cast<std::size_t>(parts.config.num_hidden_layers);
     packed_.resize(layers * llama_products);
-    parallel_pieces(std::ssize(packed_), 1, [&](Index i, Index) {
-      const auto layer = i / Index{llama_products};
-      const auto product = static_cast<LlamaProduct>(i % Index{llama_products});
-      Index rows = 0;
-      Index cols = 0;
-      for (const LlamaSlot slot : slots_of(product)) {
-        const LlamaTensor& tensor = parts.tensors[LlamaTensors::at(layer, slot)];
-        rows += tensor.rows;
-        cols = tensor.cols;
-      }
-      MutableMap<T> weight = scratch<T, StackedWeight>(rows, cols);
-      Index row = 0;
-      for (const LlamaSlot slot : slots_of(product)) {
-        const std::size_t place = LlamaTensors::at(layer, slot);
-        MutableMap<T> own = rows_of(weight, row, parts.tensors[place].rows);
-        FrozenAccess::read_rows(parts.weights[place], 0, own);
-        if (const auto* const module = parts.adapter(place)) module->adapter.add_update(own);
-        row += own.rows();
-      }
-      Packed& packed = packed_[static_cast<std::size_t>(i)];
-      packed.forward.template pack<Operand::transposed>(as_const(weight));
-      packed.backward.template pack<Operand::plain>(as_const(weight));
-    });
+    Index largest = 0;
+    for (const LlamaTensor& tensor : parts.tensors.all()) {
+      if (tensor.layer >= 0) largest = std::max(largest, 3 * tensor.rows * tensor.cols);
+    }
+    parallel_pieces(
+        std::ssize(packed_), 1, [&] { (void)scratch<T, StackedWeight>(largest); },
+        [&](Index i, Index) {
+          constexpr auto products = Index{llama_products};
+          pack(parts, i / products, static_cast<LlamaProduct>(i % products),
+               packed_[static_cast<std::size_t>(i)]);
+        });
   }
   void clear() { packed_.clear(); }
 
@@ -96,6 +95,27 @@ class StepWeights {
   }
 
  private:
+  static void pack(const LlamaParts<T>& parts, Index layer, LlamaProduct product, Packed& packed) {
+    Index rows = 0;
+    Index cols = 0;
+    for (const LlamaSlot slot : slots_of(product)) {
+      const LlamaTensor& tensor = parts.tensors[LlamaTensors::at(layer, slot)];
+      rows += tensor.rows;
+      cols = tensor.cols;
+    }
+    MutableMap<T> weight = scratch<T, StackedWeight>(rows, cols);
+    Index row = 0;
+    for (const LlamaSlot slot : slots_of(product)) {
+      const std::size_t place = LlamaTensors::at(layer, slot);
+      MutableMap<T> own = rows_of(weight, row, parts.tensors[place].rows);
+      FrozenAccess::read_rows(parts.weights[place], 0, own);
+      if (const auto* const module = parts.adapter(place)) module->adapter.add_update(own);
+      row += own.rows();
+    }
+    packed.forward.template pack<Operand::transposed>(as_const(weight));
+    packed.backward.template pack<Operand::plain>(as_const(weight));
+  }
+
   std::vector<Packed> packed_;  // [layers, products]
 };
 
