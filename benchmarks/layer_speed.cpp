@@ -11,9 +11,9 @@
 // methods are those of experiment/methods.hpp, but for full training, which is no addition.
 // Counters: base_ms and ms (medians), overhead_pct, floor_pct (what the adapter's multiply-adds for
 // each token would add at the frozen layer's speed; where MoRA adds to W instead it is less),
-// part_pct (of additive adapters: the time of the
-// adapter's own part to that of the frozen layer's, one right after the other in the same pass:
-// what varies less than the difference of two passes on a machine with neighbours), allocations (a
+// part_pct (of additive adapters: the time of the adapter's own part to that of the frozen layer's,
+// one right after the other in the same pass: what varies less than the difference of two passes on
+// a machine with neighbours), allocations (a
 // call, once warmed up: malloc and its kin). For merge: ms, base_ms of `W += D` on as many threads,
 // plain_ms of Eigen's `W += D` on one, ratio, fresh_ms of merge() into memory of its own and
 // copy_ms of copying W into memory of its own, on as many threads. product/<in>x<out>/tokens:<n>
@@ -302,10 +302,7 @@ void update(benchmark::State& state, Case c) {
         detail::FrozenAccess::add_updated_product<detail::Operand::transposed>(
             frozen, detail::map_of(y), in, update);
       });
-  const Index width = adapter.compressor().blocks() * adapter.side();
-  const double additions =
-      double(std::max(c.out, width)) * double(Update::size(adapter.compressor())) / double(width);
-  state.counters["work"] = double(c.tokens) * double(width * adapter.side()) / additions;
+  state.counters["work"] = Update::work(adapter.compressor(), adapter.decompressor(), c.tokens);
 }
 
 const std::vector<std::pair<Index, Index>> shapes = {

@@ -44,7 +44,7 @@ FORMULAS = [
      ["whole_layer_test"]),
     ("adapters/mora_update.hpp", "to[j - col] += from[j - input];", "to[j - col] += from[MUTANT ? 0 : j - input];",
      ["whole_layer_test"]),
-    ("adapters/mora_update.hpp", "T>(columns_of(sum, from, count), scale, own,",
+    ("adapters/window_gradient.hpp", "T>(columns_of(sum, from, count), scale, own,",
      "T>(columns_of(sum, from, count), MUTANT ? -scale : scale, own,", LAWS),
     ("adapters/lora.hpp", "count), scale(), detail::as_const(z), detail::map_of(b_.value));",
      "count), MUTANT ? T(2) * scale() : scale(), detail::as_const(z), detail::map_of(b_.value));", LAWS),

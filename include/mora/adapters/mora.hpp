@@ -13,6 +13,7 @@
 #include "mora/adapters/mora_merge.hpp"
 #include "mora/adapters/mora_update.hpp"
 #include "mora/adapters/side.hpp"
+#include "mora/adapters/window_gradient.hpp"
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
 #include "mora/core/parallel.hpp"
@@ -278,18 +279,9 @@ class MoraAdapter {
   [[nodiscard]] ConstMap<T> m() const { return detail::map_of(m_.value); }
   using Update = detail::MoraUpdate<T, Compressor, Decompressor>;
   [[nodiscard]] Update update() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
-  /// Whether the update is added to W rather than multiplied with tokens. An addition to a number
-  /// of W costs as much as about 5 multiply-adds with M, and as 64 where L2 does not hold what is
-  /// added (docs/results/layer_speed.md); it serves a tile of a product's rows.
+  /// Whether the update is added to W rather than multiplied with tokens.
   [[nodiscard]] bool adds_to_weight(Index tokens) const {
-    constexpr Index most_numbers = 4 * detail::scratch_tile;
-    constexpr Index in_cache = (Index{1} << 20) / Index{sizeof(T)};
-    constexpr Index tile = detail::ProductSplit<T>::most_tile_rows;
-    const Index numbers = Update::size(pair_.compress);
-    if (!Update::possible(pair_.compress) || tokens < 32 || numbers > most_numbers) return false;
-    const double rows = double(std::max(out_features(), width())) / double(width());
-    return double(std::min(tokens, tile)) * double(width()) * double(side()) >
-           (numbers > in_cache ? 64.0 : 5.0) * rows * double(numbers);
+    return Update::pays(pair_.compress, pair_.decompress, tokens);
   }
   [[nodiscard]] Merge merge() const { return {pair_.compress, pair_.decompress, m(), scale()}; }
   /// Numbers a token between C and D.

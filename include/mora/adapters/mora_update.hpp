@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <span>
 
-#include "mora/core/buffer.hpp"
 #include "mora/core/matrix.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/product.hpp"
@@ -13,65 +12,7 @@
 
 namespace mora::inline MORA_ABI::detail {
 
-// What its working memory is for.
 struct UpdateSources;
-struct BlockGradient;
-struct TurnedRow;
-
-/// Whether every block of C is a square matrix times inputs that follow one another.
-template <class C, class T>
-concept HasWindows = requires(const C& c, std::span<const T> z, std::span<T> to) {
-  c.first_input(Index{0});
-  c.turn(Index{0}, z, to);
-  c.turn_back(Index{0}, z, to);
-};
-
-/// Calls f(input, from, count) for the inputs that a block reads: those from `input` on are its own
-/// from `from` on.
-template <class C, class F>
-void for_each_window(const C& compress, Index block, const F& f) {
-  Index input = compress.first_input(block);
-  for (Index from = 0; from < compress.side(); input = 0) {
-    const Index count = std::min(compress.side() - from, compress.in_features() - input);
-    f(input, from, count);
-    from += count;
-  }
-}
-
-/// Takes the memory that add_window_gradient will need: after it, it does not throw.
-template <class T, HasWindows<T> C>
-void reserve_window_gradient(const C& compress, Index tokens) {
-  (void)scratch<T, BlockGradient>(compress.side(), compress.side());
-  (void)scratch<T, TurnedRow>(1, compress.side());
-  for (Index block = 0; block < compress.blocks(); ++block) {
-    for_each_window(compress, block, [&](Index, Index, Index count) {
-      reserve_product<T>(compress.side(), count, tokens);
-    });
-  }
-}
-
-/// dm += s sum over tokens and blocks of g (C x)^T, for g = D^T dy [tokens, blocks * side]: with C
-/// x = R x in a block, the sum is taken of the inputs as they are, and its rows are turned at the
-/// end.
-template <class T, HasWindows<T> C>
-void add_window_gradient(MutableMap<T> dm, T scale, const C& compress, const ConstMap<T>& g,
-                         const ConstMap<T>& x) {
-  const Index side = compress.side();
-  MutableMap<T> sum = scratch<T, BlockGradient>(side, side);
-  MutableMap<T> turned = scratch<T, TurnedRow>(1, side);
-  for (Index block = 0; block < compress.blocks(); ++block) {
-    sum.setZero();
-    const ConstMap<T> own = columns_of(g, block * side, side);
-    for_each_window(compress, block, [&](Index input, Index from, Index count) {
-      add_product<Operand::transposed, Operand::plain, T>(columns_of(sum, from, count), scale, own,
-                                                          columns_of(x, input, count));
-    });
-    for (Index i = 0; i < side; ++i) {
-      compress.turn(block, row_span(as_const(sum), i), row_span(turned, 0));
-      dm.row(i) += turned.row(0);
-    }
-  }
-}
 
 /// The update s D(M C) of MoRA as something to add to parts of W while a product reads them, so
 /// that a pass over many tokens multiplies with W + Delta W: that costs additions for each number
@@ -88,9 +29,22 @@ class MoraUpdate {
   [[nodiscard]] static bool possible(const C& compress) {
     return names_sources && (HasWindows<C, T> || compress.blocks() == 1);
   }
-  /// Numbers of working memory.
-  [[nodiscard]] static Index size(const C& compress) {
-    return compress.blocks() * compress.side() * reach_of(compress);
+  /// M's multiply-adds for so many tokens, to the additions to W in their place, once.
+  [[nodiscard]] static double work(const C& compress, const D& decompress, Index tokens) {
+    const Index width = compress.blocks() * compress.side();
+    const Index rows = std::max(decompress.out_features(), width);
+    return double(tokens) * double(width) * double(compress.side()) /
+           (double(rows) * double(reach_of(compress)));
+  }
+  /// Whether it costs less than multiplying tokens with M. An addition costs as much as about 5
+  /// multiply-adds, and as 64 where L2 does not hold what is added (docs/results/layer_speed.md);
+  /// it serves a tile of a product's rows.
+  [[nodiscard]] static bool pays(const C& compress, const D& decompress, Index tokens) {
+    constexpr Index in_cache = (Index{1} << 20) / Index{sizeof(T)};
+    const Index numbers = compress.blocks() * compress.side() * reach_of(compress);
+    if (!possible(compress) || tokens < 32 || numbers > 4 * scratch_tile) return false;
+    const Index served = std::min(tokens, ProductSplit<T>::most_tile_rows);
+    return work(compress, decompress, served) > (numbers > in_cache ? 64.0 : 5.0);
   }
 
   MoraUpdate(const C& compress, const D& decompress, const ConstMap<T>& m, T scale)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <limits>
 #include <span>
@@ -76,6 +77,26 @@ namespace detail {
         concat("blocks * side: expected at most ", most, ", found ", blocks, " * ", side));
   }
   return features;
+}
+
+/// Whether every block of C is a square matrix times inputs that follow one another.
+template <class C, class T>
+concept HasWindows = requires(const C& c, std::span<const T> z, std::span<T> to) {
+  c.first_input(Index{0});
+  c.turn(Index{0}, z, to);
+  c.turn_back(Index{0}, z, to);
+};
+
+/// Calls f(input, from, count) for the inputs that a block reads: those from `input` on are its own
+/// from `from` on.
+template <class C, class F>
+void for_each_window(const C& compress, Index block, const F& f) {
+  Index input = compress.first_input(block);
+  for (Index from = 0; from < compress.side(); input = 0) {
+    const Index count = std::min(compress.side() - from, compress.in_features() - input);
+    f(input, from, count);
+    from += count;
+  }
 }
 
 /// ceil(features / side): the blocks that hold all features. Throws as checked_features does.
