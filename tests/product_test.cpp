@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <mora/core/narrow_product.hpp>
 #include <mora/core/product.hpp>
+#include <span>
 #include <utility>
 
 #include "support/compare.hpp"
@@ -29,6 +31,11 @@ constexpr Sizes awkward_sizes[] = {
     {13, 29, 3}, {16, 16, 8},   {64, 4, 31}, {31, 25, 11},   {1, 400, 300},  {400, 1, 300},
     {12, 8, 90}, {0, 5, 3},     {5, 0, 3},   {5, 3, 0},      {97, 101, 103}, {2, 513, 700},
     {1, 1, 999}, {3, 33, 1024}, {17, 33, 5}, {129, 65, 257}, {2300, 2, 60},  {1100, 2, 1100},
+};
+// Of a low rank, in any place: whole vectors and rests, and more depth than is summed at once.
+constexpr Sizes narrow_sizes[] = {
+    {260, 8, 128}, {128, 8, 260}, {8, 128, 260}, {47, 12, 400}, {12, 47, 400}, {99, 3, 20},
+    {3, 99, 20},   {15, 16, 193}, {16, 15, 193}, {33, 17, 70},  {17, 33, 70},  {2000, 5, 24},
 };
 
 /// A block of a larger matrix that is NaN around it.
@@ -76,9 +83,9 @@ struct Factors {
   Matrix<T> b;
 };
 
-template <class T, Operand OpA, Operand OpB>
-void expect_is_eigens_product() {
-  for (const Sizes& sizes : awkward_sizes) {
+template <class T, Operand OpA, Operand OpB, class Product>
+void expect_is_eigens_product(std::span<const Sizes> all, const Product& add_product) {
+  for (const Sizes& sizes : all) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
     Random random(1);
     const Factors<T, OpA, OpB> factors(sizes, random);
@@ -87,12 +94,20 @@ void expect_is_eigens_product() {
     const auto there = random.matrix<T>(sizes.rows, sizes.cols);
     Surrounded<T> c(there);
     const Matrix<T> expected = there + T(0.75) * factors.product();
-    mora::detail::add_product<OpA, OpB, T>(c.map(), T(0.75), a.map(), b.map());
+    add_product(c.map(), T(0.75), std::as_const(a).map(), std::as_const(b).map());
     // The size that a sum of products of normal numbers has; a single one may be near zero.
     const double size = 1.0 + std::sqrt(double(sizes.depth));
     EXPECT_TRUE(near(c.map(), expected, {.magnitude = size}));
     EXPECT_TRUE(c.is_untouched_around());
   }
+}
+
+template <class T, Operand OpA, Operand OpB>
+void expect_is_eigens_product() {
+  expect_is_eigens_product<T, OpA, OpB>(awkward_sizes,
+                                        [](auto c, T alpha, const auto& a, const auto& b) {
+                                          mora::detail::add_product<OpA, OpB, T>(c, alpha, a, b);
+                                        });
 }
 
 template <class T>
@@ -108,6 +123,36 @@ TYPED_TEST(Product, OfDyAndW) {
 }
 TYPED_TEST(Product, OfTransposedDyAndX) {
   expect_is_eigens_product<TypeParam, Operand::transposed, Operand::plain>();
+}
+
+TYPED_TEST(Product, WithANarrowRightFactor) {
+  using T = TypeParam;
+  for (const std::span<const Sizes> all :
+       {std::span<const Sizes>(awkward_sizes), std::span<const Sizes>(narrow_sizes)}) {
+    expect_is_eigens_product<T, Operand::plain, Operand::plain>(
+        all, [](auto c, T alpha, const auto& a, const auto& b) {
+          mora::detail::add_narrow_product<Operand::plain, T>(c, alpha, a, b);
+        });
+    expect_is_eigens_product<T, Operand::plain, Operand::transposed>(
+        all, [](auto c, T alpha, const auto& a, const auto& b) {
+          mora::detail::add_narrow_product<Operand::transposed, T>(c, alpha, a, b);
+        });
+  }
+}
+
+TYPED_TEST(Product, OfANarrowFactorsTransposeAndOfItsOwn) {
+  using T = TypeParam;
+  for (const std::span<const Sizes> all :
+       {std::span<const Sizes>(awkward_sizes), std::span<const Sizes>(narrow_sizes)}) {
+    expect_is_eigens_product<T, Operand::transposed, Operand::plain>(
+        all, [](auto c, T alpha, const auto& g, const auto& x) {
+          mora::detail::add_narrow_outer_product<Operand::plain, T>(c, alpha, g, x);
+        });
+    expect_is_eigens_product<T, Operand::transposed, Operand::plain>(
+        all, [](auto c, T alpha, const auto& x, const auto& g) {
+          mora::detail::add_narrow_outer_product<Operand::transposed, T>(c, alpha, g, x);
+        });
+  }
 }
 
 TYPED_TEST(Product, WithAFactorThatIsPackedOnceForAllRows) {
@@ -146,13 +191,14 @@ TYPED_TEST(Product, WithAFactorThatIsPackedOnceForAllRows) {
 }
 
 #if defined(_OPENMP)
-template <class T, Operand OpA, Operand OpB>
-void expect_same_for_every_number_of_threads() {
+template <class T, Operand OpA, Operand OpB, class Product>
+void expect_same_for_every_number_of_threads(const Product& add_product) {
   const int usual = omp_get_max_threads();
   for (const Sizes& sizes :
        {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701}, Sizes{300, 301, 299},
         Sizes{2, 701, 900}, Sizes{701, 2, 900}, Sizes{1, 65, 2048}, Sizes{1, 129, 2048},
-        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}, Sizes{2300, 30, 64}}) {
+        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}, Sizes{2300, 30, 64}, Sizes{701, 12, 900},
+        Sizes{12, 701, 900}}) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
     Random random(1);
     const Factors<T, OpA, OpB> factors(sizes, random);
@@ -160,9 +206,8 @@ void expect_same_for_every_number_of_threads() {
     for (const int threads : {1, 2, 3, 4, 7, 16}) {
       omp_set_num_threads(threads);
       Matrix<T> c = Matrix<T>::Zero(sizes.rows, sizes.cols);
-      mora::detail::add_product<OpA, OpB, T>(mora::detail::map_of(c), T(1),
-                                             mora::detail::map_of(factors.a),
-                                             mora::detail::map_of(factors.b));
+      add_product(mora::detail::map_of(c), T(1), mora::detail::map_of(factors.a),
+                  mora::detail::map_of(factors.b));
       if (threads == 1) with_one = c;
       EXPECT_TRUE(same_bits(c, with_one)) << threads << " threads";
     }
@@ -170,10 +215,31 @@ void expect_same_for_every_number_of_threads() {
   omp_set_num_threads(usual);
 }
 
+template <class T, Operand OpA, Operand OpB>
+void expect_same_for_every_number_of_threads() {
+  expect_same_for_every_number_of_threads<T, OpA, OpB>(
+      [](auto c, T alpha, const auto& a, const auto& b) {
+        mora::detail::add_product<OpA, OpB, T>(c, alpha, a, b);
+      });
+}
+
 TYPED_TEST(Product, IsTheSameForEveryNumberOfThreads) {
-  expect_same_for_every_number_of_threads<TypeParam, Operand::plain, Operand::transposed>();
-  expect_same_for_every_number_of_threads<TypeParam, Operand::plain, Operand::plain>();
-  expect_same_for_every_number_of_threads<TypeParam, Operand::transposed, Operand::plain>();
+  using T = TypeParam;
+  expect_same_for_every_number_of_threads<T, Operand::plain, Operand::transposed>();
+  expect_same_for_every_number_of_threads<T, Operand::plain, Operand::plain>();
+  expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>();
+  expect_same_for_every_number_of_threads<T, Operand::plain, Operand::transposed>(
+      [](auto c, T alpha, const auto& a, const auto& b) {
+        mora::detail::add_narrow_product<Operand::transposed, T>(c, alpha, a, b);
+      });
+  expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>(
+      [](auto c, T alpha, const auto& g, const auto& x) {
+        mora::detail::add_narrow_outer_product<Operand::plain, T>(c, alpha, g, x);
+      });
+  expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>(
+      [](auto c, T alpha, const auto& x, const auto& g) {
+        mora::detail::add_narrow_outer_product<Operand::transposed, T>(c, alpha, g, x);
+      });
 }
 #endif
 

@@ -11,6 +11,7 @@
 #include "mora/adapters/concepts.hpp"
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
+#include "mora/core/narrow_product.hpp"
 #include "mora/core/parameter.hpp"
 #include "mora/core/product.hpp"
 #include "mora/core/random.hpp"
@@ -189,17 +190,17 @@ class LoraAdapter {
     // All memory first: running out of it must not leave one gradient changed and one not.
     detail::for_each_tile(dy.rows(), rank(), [&](Index, Index count) {
       (void)detail::scratch<T, detail::LowRank>(count, rank());
-      detail::reserve_product<T>(count, rank(), out_features());
+      detail::reserve_narrow_product<T>(rank(), count, out_features());
       detail::reserve_product<T>(count, in_features(), rank());
-      detail::reserve_product<T>(rank(), in_features(), count);
-      detail::reserve_product<T>(out_features(), rank(), count);
+      detail::reserve_narrow_product<T>(rank(), in_features(), count);
+      detail::reserve_narrow_product<T>(rank(), out_features(), count);
     });
     detail::for_each_tile(dy.rows(), rank(), [&](Index first, Index count) {
       const ConstMap<T> dy_tile = detail::rows_of(dy, first, count);
       MutableMap<T> g = detail::scratch<T, detail::LowRank>(count, rank());
       if (dx || settings_.train_a) {
         g.setZero();
-        detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
+        detail::add_narrow_product<detail::Operand::plain, T>(
             g, scale(), dy_tile, detail::map_of(std::as_const(b_.value)));
       }
       if (dx) {
@@ -208,12 +209,12 @@ class LoraAdapter {
             detail::map_of(std::as_const(a_.value)));
       }
       if (settings_.train_a) {
-        detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
+        detail::add_narrow_outer_product<detail::Operand::plain, T>(
             detail::map_of(a_.gradient), T(1), detail::as_const(g),
             detail::rows_of(x, first, count));
       }
-      detail::add_product<detail::Operand::transposed, detail::Operand::plain, T>(
-          db, scale(), dy_tile, detail::rows_of(saved.low_rank.map(), first, count));
+      detail::add_narrow_outer_product<detail::Operand::transposed, T>(
+          db, scale(), detail::rows_of(saved.low_rank.map(), first, count), dy_tile);
     });
   }
 
@@ -262,8 +263,8 @@ class LoraAdapter {
   /// z = x A^T.
   void to_low_rank(const ConstMap<T>& x, MutableMap<T> z) const {
     z.setZero();
-    detail::add_product<detail::Operand::plain, detail::Operand::transposed, T>(
-        z, T(1), x, detail::map_of(a_.value));
+    detail::add_narrow_product<detail::Operand::transposed, T>(z, T(1), x,
+                                                               detail::map_of(a_.value));
   }
 
   Settings settings_;

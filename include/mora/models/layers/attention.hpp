@@ -7,6 +7,7 @@
 
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
+#include "mora/core/lines.hpp"
 #include "mora/core/product.hpp"
 #include "mora/models/layers/swiglu.hpp"
 
@@ -32,13 +33,31 @@ struct OutputDotGradient;
 inline constexpr Index most_queries = 48;
 inline constexpr Index most_keys = 128;
 
+/// A tile [queries, keys] whose rows begin on whole vectors: their exponentials are taken of whole
+/// vectors too, and what lies behind the last key is never read as a number.
+template <class T, class Purpose>
+[[nodiscard]] MutableMap<T> zero_tile(Index queries, Index keys) {
+  const Index stride = whole_vectors(keys);
+  T* const numbers = scratch<T, Purpose>(queries * stride);
+  std::fill_n(numbers, queries * stride, T(0));
+  return {numbers, queries, keys, Eigen::OuterStride<>(stride)};
+}
+
 /// scores = scale q k^T, [queries, keys].
 template <class T>
 [[nodiscard]] MutableMap<T> scores_of(const ConstMap<T>& q, const ConstMap<T>& k, T scale) {
-  MutableMap<T> scores = scratch<T, ScoreTile>(q.rows(), k.rows());
-  scores.setZero();
+  MutableMap<T> scores = zero_tile<T, ScoreTile>(q.rows(), k.rows());
   add_product<Operand::plain, Operand::transposed, T>(scores, scale, q, k);
   return scores;
+}
+
+/// row[j] = exp(row[j] - shift) for the first `visible` numbers of a row, zero for others up to
+/// `size`, which is a number of whole vectors.
+template <class T>
+void exponentials(T* row, Index visible, Index size, T shift) {
+  RowArray<T> whole(row, whole_vectors(visible));
+  whole = (whole - shift).exp();
+  std::fill(row + visible, row + size, T(0));
 }
 
 /// How many of `keys` keys from `first_key` on the query at `position` may see.
@@ -46,10 +65,9 @@ template <class T>
   return std::clamp<Index>(position + 1 - first_key, 0, keys);
 }
 
-/// out [queries, d] = softmax(scale q k^T, causal) v for q [queries, d] at positions past, past +
-/// 1,
-/// ..., and k, v [past + queries, d]. `log_sum`, unless null, keeps log sum exp of every row, at a
-/// distance of log_sum_stride.
+/// out [queries, d] = softmax(scale q k^T, causal) v for q [queries, d] at positions past,
+/// past + 1, ..., and k, v [past + queries, d]. `log_sum`, unless null, keeps log sum exp of every
+/// row, at a distance of log_sum_stride.
 template <class T>
 void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMap<T>& v, T scale,
                        MutableMap<T> out, T* log_sum, Index log_sum_stride) {
@@ -71,19 +89,22 @@ void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMa
       MutableMap<T> scores = scores_of<T>(q_tile, rows_of(k, k0, keys), scale);
       for (Index i = 0; i < queries; ++i) {
         const Index visible = visible_keys(past + q0 + i, k0, keys);
-        T* const row = scores.data() + i * keys;
+        T* const row = scores.data() + i * scores.outerStride();
         if (visible == 0) {
           std::fill_n(row, keys, T(0));
           continue;
         }
-        RowArray<T> seen_row(row, visible);
-        const T top = std::max(largest[i], seen_row.maxCoeff());
-        const T keep = std::exp(largest[i] - top);
-        seen_row = (seen_row - top).exp();
-        std::fill(row + visible, row + keys, T(0));
-        sum[i] = sum[i] * keep + sum_of<T>(visible, [=](Index j) { return row[j]; });
+        const T top = std::max(largest[i], RowArray<T>(row, visible).maxCoeff());
+        exponentials(row, visible, scores.outerStride(), top);
+        const Index whole = whole_vectors(visible);
+        const T added = sum_of<T>(whole, [=](Index j) { return row[j]; });
+        if (k0 > 0) {
+          const T keep = std::exp(largest[i] - top);
+          sum[i] *= keep;
+          out_tile.row(i) *= keep;
+        }
+        sum[i] += added;
         largest[i] = top;
-        if (k0 > 0) out_tile.row(i) *= keep;
       }
       add_product<Operand::plain, Operand::plain, T>(out_tile, T(1), as_const(scores),
                                                      rows_of(v, k0, keys));
@@ -121,21 +142,20 @@ void attention_add_backward(const ConstMap<T>& q, const ConstMap<T>& k, const Co
       MutableMap<T> p = scores_of<T>(q_tile, k_tile, scale);
       for (Index i = 0; i < queries; ++i) {
         const Index visible = visible_keys(q0 + i, k0, keys);
-        T* const row = p.data() + i * keys;
-        RowArray<T> seen(row, visible);
-        seen = (seen - log_sum[(q0 + i) * log_sum_stride]).exp();
-        std::fill(row + visible, row + keys, T(0));
+        exponentials(p.data() + i * p.outerStride(), visible, p.outerStride(),
+                     log_sum[(q0 + i) * log_sum_stride]);
       }
       add_product<Operand::transposed, Operand::plain, T>(rows_of(dv, k0, keys), T(1), as_const(p),
                                                           dout_tile);
-      MutableMap<T> ds = scratch<T, ScoreGradientTile>(queries, keys);
-      ds.setZero();
+      MutableMap<T> ds = zero_tile<T, ScoreGradientTile>(queries, keys);
       add_product<Operand::plain, Operand::transposed, T>(ds, T(1), dout_tile,
                                                           rows_of(v, k0, keys));
       for (Index i = 0; i < queries; ++i) {
-        T* const d_row = ds.data() + i * keys;
-        const T* const p_row = p.data() + i * keys;
-        for (Index j = 0; j < keys; ++j) d_row[j] = p_row[j] * (d_row[j] - along[q0 + i]);
+        T* const d_row = ds.data() + i * ds.outerStride();
+        const T* const p_row = p.data() + i * p.outerStride();
+        for (Index j = 0; j < p.outerStride(); ++j) {
+          d_row[j] = p_row[j] * (d_row[j] - along[q0 + i]);
+        }
       }
       add_product<Operand::plain, Operand::plain, T>(rows_of(dq, q0, queries), scale, as_const(ds),
                                                      k_tile);

@@ -141,14 +141,14 @@ class LlamaBackward {
 
     MutableMap<T> gate_up = state.gate_up.map();
     MutableMap<T> d_activation = work_.d_activation.shape(rows, inner);
-    const bool again = saves_input(layer, {down});
-    MutableMap<T> activation = work_.activation.shape(again ? rows : 0, inner);
-    if (again) swiglu(as_const(gate_up), activation);
-    product(layer, LlamaProduct::down, as_const(activation), as_const(d), state,
+    const ConstMap<T> activation = saves_input(layer, {down})
+                                       ? as_const(state.activation.map())
+                                       : as_const(work_.activation.shape(0, inner));
+    product(layer, LlamaProduct::down, activation, as_const(d), state,
             needs_activation ? &d_activation : nullptr);
     if (!needs_activation) return;
 
-    // In place: nothing reads gate and up after this.
+    // In place: nothing reads the derivatives after this.
     swiglu_backward(as_const(gate_up), as_const(d_activation), gate_up);
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
     const ConstMap<T> middle = as_const(state.middle.map());

@@ -205,8 +205,10 @@ class LlamaForward {
     const Index inner = config().intermediate_size;
     MutableMap<T> gate_up = state.gate_up.shape(rows, 2 * inner);
     compute<false>(layer, LlamaProduct::gate_up, as_const(normed), gate_up, state, kept);
-    MutableMap<T> activation = work_.activation.shape(rows, inner);
-    swiglu(as_const(gate_up), activation);
+    const AdaptedModule<T>* const down = parts_.adapter(LlamaTensors::at(layer, LlamaSlot::down));
+    const bool keeps = kept && down && down->adapter.saves_input();
+    MutableMap<T> activation = (keeps ? state.activation : work_.activation).shape(rows, inner);
+    kept ? swiglu<true>(gate_up, activation) : swiglu<false>(gate_up, activation);
     return as_const(activation);
   }
 

@@ -12,7 +12,8 @@
 namespace mora::inline MORA_ABI::detail {
 
 /// What one decoder layer keeps for its backward pass besides its input, in numbers a token: hidden
-/// + 2 query + 2 key_value + 2 intermediate + heads + 2, and what the adapters save.
+/// + 2 query + 2 key_value + 2 intermediate + heads + 2, and what the adapters save; intermediate
+/// more where that of `down` needs its input.
 template <Real T>
 struct LlamaBlock {
   Buffer<T> first_inverse;  // of the norm before attention [positions, 1]
@@ -21,7 +22,8 @@ struct LlamaBlock {
   Buffer<T> log_sum;        // [positions, heads]
   Buffer<T> middle;         // the stream after attention [positions, hidden]
   Buffer<T> second_inverse;
-  Buffer<T> gate_up;  // [positions, 2 intermediate]
+  Buffer<T> gate_up;     // [positions, 2 intermediate]: kept are the activation's derivatives
+  Buffer<T> activation;  // [positions, intermediate]
   std::array<typename AnyAdapter<T>::SavedPointer, llama_slots> adapters;
 };
 
