@@ -60,9 +60,10 @@ promise(system_error errc error_code generic_category)
 promise(tuple apply tie tuple)
 promise("tuple|utility|variant|array" get)
 promise(thread this_thread thread)
-promise(type_traits decay_t is_invocable_r_v is_lvalue_reference_v is_same_v is_void_v remove_reference_t type_identity
+promise(type_traits decay_t integral_constant is_invocable_r_v is_lvalue_reference_v is_same_v is_void_v remove_reference_t type_identity
         type_identity_t)
-promise(utility as_const declval exchange forward index_sequence make_index_sequence move pair swap)
+promise(utility as_const declval exchange forward index_sequence integer_sequence make_index_sequence
+        make_integer_sequence move pair swap)
 promise(variant holds_alternative variant visit)
 promise(vector vector)
 
