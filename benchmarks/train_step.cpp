@@ -248,7 +248,10 @@ void train(benchmark::State& state, const Size& size, const Settings& settings) 
   for (const auto& tensor : model.tensors().all()) {
     const auto* const adapter =
         tensor.linear && tensor.layer >= 0 ? model.adapter("adapter", tensor.module()) : nullptr;
-    if (adapter) saved += saved_by(*adapter->template get_if<mora::AdapterOf<float, Settings>>());
+    if (!adapter) continue;
+    saved += saved_by(*adapter->template get_if<mora::AdapterOf<float, Settings>>());
+    // down's input, which nothing else keeps.
+    if (adapter->saves_input() && tensor.module().ends_with("down_proj")) saved += tensor.cols;
   }
   state.counters["counted_mb"] = counted_mb(size, model, saved);
   state.counters["parameters"] = double(mora::parameter_count(model));
