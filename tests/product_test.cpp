@@ -18,6 +18,7 @@ namespace mora_tests {
 namespace {
 
 using mora::Matrix;
+using mora::detail::map_of;
 using mora::detail::Operand;
 
 struct Sizes {
@@ -32,10 +33,12 @@ constexpr Sizes awkward_sizes[] = {
     {12, 8, 90}, {0, 5, 3},     {5, 0, 3},   {5, 3, 0},      {97, 101, 103}, {2, 513, 700},
     {1, 1, 999}, {3, 33, 1024}, {17, 33, 5}, {129, 65, 257}, {2300, 2, 60},  {1100, 2, 1100},
 };
-// Of a low rank, in any place: whole vectors and rests, and more depth than is summed at once.
+// About as narrow as a vector, and not: whole vectors and rests, and more depth than is summed in
+// one go.
 constexpr Sizes narrow_sizes[] = {
-    {260, 8, 128}, {128, 8, 260}, {8, 128, 260}, {47, 12, 400}, {12, 47, 400}, {99, 3, 20},
-    {3, 99, 20},   {15, 16, 193}, {16, 15, 193}, {33, 17, 70},  {17, 33, 70},  {2000, 5, 24},
+    {260, 8, 128}, {128, 8, 260}, {8, 128, 260}, {47, 5, 400},  {5, 47, 400}, {99, 4, 33},
+    {4, 99, 33},   {33, 7, 500},  {7, 99, 32},   {2000, 6, 24}, {40, 3, 200}, {3, 40, 200},
+    {31, 8, 77},   {8, 77, 31},   {300, 8, 0},   {300, 2, 50},  {2, 300, 50}, {34, 9, 70},
 };
 
 /// A block of a larger matrix that is NaN around it.
@@ -125,19 +128,74 @@ TYPED_TEST(Product, OfTransposedDyAndX) {
   expect_is_eigens_product<TypeParam, Operand::transposed, Operand::plain>();
 }
 
+/// c += alpha a op(v) by the function that sets c.
+template <Operand OpV>
+constexpr auto add_narrow_product = [](auto c, auto alpha, const auto& a, const auto& v) {
+  using T = decltype(alpha);
+  const Matrix<T> old = c;
+  c.setConstant(nan<T>);
+  mora::detail::narrow_product<OpV, T>(c, alpha, a, v);
+  c += old;
+};
+
 TYPED_TEST(Product, WithANarrowRightFactor) {
   using T = TypeParam;
   for (const std::span<const Sizes> all :
        {std::span<const Sizes>(awkward_sizes), std::span<const Sizes>(narrow_sizes)}) {
-    expect_is_eigens_product<T, Operand::plain, Operand::plain>(
-        all, [](auto c, T alpha, const auto& a, const auto& b) {
-          mora::detail::add_narrow_product<Operand::plain, T>(c, alpha, a, b);
-        });
+    expect_is_eigens_product<T, Operand::plain, Operand::plain>(all,
+                                                                add_narrow_product<Operand::plain>);
     expect_is_eigens_product<T, Operand::plain, Operand::transposed>(
-        all, [](auto c, T alpha, const auto& a, const auto& b) {
-          mora::detail::add_narrow_product<Operand::transposed, T>(c, alpha, a, b);
-        });
+        all, add_narrow_product<Operand::transposed>);
   }
+}
+
+// Where rows of the narrow factor follow one another as vectors it is read in its place.
+TYPED_TEST(Product, WithAFactorThatConsistsOfVectors) {
+  using T = TypeParam;
+  const Index lanes = mora::detail::narrow_lanes<T>;
+  Random random(1);
+  const auto x = random.matrix<T>(70, 300);
+  const auto v = random.matrix<T>(300, lanes);
+  const auto g = random.matrix<T>(70, lanes);
+  Matrix<T> c(70, lanes);
+  mora::detail::narrow_product<Operand::plain, T>(map_of(c), T(2), map_of(x), map_of(v));
+  EXPECT_TRUE(near(c, T(2) * x.lazyProduct(v), {.magnitude = 20.0}));
+  Matrix<T> outer = Matrix<T>::Zero(lanes, 300);
+  mora::detail::add_narrow_outer_product<Operand::plain, T>(map_of(outer), T(2), map_of(g),
+                                                            map_of(x));
+  EXPECT_TRUE(near(outer, T(2) * g.transpose().lazyProduct(x), {.magnitude = 20.0}));
+}
+
+// As tiles of tokens rely on.
+TYPED_TEST(Product, WithANarrowFactorHasTheSameBitsOfARowInAnyPlace) {
+  using T = TypeParam;
+  const Index r = mora::detail::narrow_lanes<T>;
+  Random random(1);
+  const auto x = random.matrix<T>(79, 500);
+  const auto a = random.matrix<T>(r, 500);
+  Matrix<T> all(79, r);
+  mora::detail::narrow_product<Operand::transposed, T>(map_of(all), T(0.3), map_of(x), map_of(a));
+  for (Index first = 0; first < 40; ++first) {
+    const Matrix<T> some = x.middleRows(first, 39);
+    Matrix<T> c(39, r);
+    mora::detail::narrow_product<Operand::transposed, T>(map_of(c), T(0.3), map_of(some),
+                                                         map_of(a));
+    EXPECT_TRUE(same_bits(c, Matrix<T>(all.middleRows(first, 39)))) << first;
+  }
+}
+
+// A single chain of additions would be wrong by 3e-6.
+TEST(NarrowProduct, OfAGreatDepthIsAsExactAsTheOther) {
+  Random random(1);
+  const auto x = random.matrix<double>(32, 100'000);
+  const auto v = random.matrix<double>(100'000, 8);
+  const Matrix<float> x_float = x.cast<float>();
+  const Matrix<float> v_float = v.cast<float>();
+  Matrix<float> c(32, 8);
+  mora::detail::narrow_product<Operand::plain, float>(map_of(c), 1.0F, map_of(x_float),
+                                                      map_of(v_float));
+  const Matrix<double> expected = x_float.cast<double>().lazyProduct(v_float.cast<double>());
+  EXPECT_LE((c.cast<double>() - expected).norm(), 1e-6 * expected.norm());
 }
 
 TYPED_TEST(Product, OfANarrowFactorsTransposeAndOfItsOwn) {
@@ -197,8 +255,8 @@ void expect_same_for_every_number_of_threads(const Product& add_product) {
   for (const Sizes& sizes :
        {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701}, Sizes{300, 301, 299},
         Sizes{2, 701, 900}, Sizes{701, 2, 900}, Sizes{1, 65, 2048}, Sizes{1, 129, 2048},
-        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}, Sizes{2300, 30, 64}, Sizes{701, 12, 900},
-        Sizes{12, 701, 900}}) {
+        Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}, Sizes{2300, 30, 64}, Sizes{701, 8, 900},
+        Sizes{8, 701, 900}, Sizes{701, 6, 900}, Sizes{5, 701, 900}}) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
     Random random(1);
     const Factors<T, OpA, OpB> factors(sizes, random);
@@ -229,9 +287,7 @@ TYPED_TEST(Product, IsTheSameForEveryNumberOfThreads) {
   expect_same_for_every_number_of_threads<T, Operand::plain, Operand::plain>();
   expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>();
   expect_same_for_every_number_of_threads<T, Operand::plain, Operand::transposed>(
-      [](auto c, T alpha, const auto& a, const auto& b) {
-        mora::detail::add_narrow_product<Operand::transposed, T>(c, alpha, a, b);
-      });
+      add_narrow_product<Operand::transposed>);
   expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>(
       [](auto c, T alpha, const auto& g, const auto& x) {
         mora::detail::add_narrow_outer_product<Operand::plain, T>(c, alpha, g, x);

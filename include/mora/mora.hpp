@@ -2,8 +2,9 @@
 #pragma once
 
 /// \file
-/// The whole library but for analysis/low_rank.hpp and analysis/singular_values.hpp, which compile
-/// Eigen's decompositions, and for io, which needs nlohmann/json. One header for one thing works as
+/// The whole library but for analysis/low_rank.hpp, analysis/pissa.hpp and
+/// analysis/singular_values.hpp, which compile Eigen's decompositions, and for io, which needs
+/// nlohmann/json. One header for one thing works as
 /// well.
 
 #include "mora/adapters/arithmetic.hpp"

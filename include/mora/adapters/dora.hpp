@@ -12,6 +12,7 @@
 #include "mora/adapters/merging.hpp"
 #include "mora/core/buffer.hpp"
 #include "mora/core/elementwise.hpp"
+#include "mora/core/narrow_product.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/parameter.hpp"
 #include "mora/core/random.hpp"
@@ -238,14 +239,14 @@ requires(bool(A::additive)) class DoraAdapter {
   static constexpr Index outputs_a_piece = 256;
 
   /// Tiles of tokens whose products have the bits of all at once: of whole register blocks, and
-  /// none of one row, for which the product is another kernel's.
+  /// none of so few rows that the product is another kernel's.
   template <class F>
   void for_each_tile(Index tokens, const F& f) const {
-    constexpr Index block = 8;
+    constexpr Index block = detail::narrow_tokens;
     const Index tile = std::max(block, detail::scratch_tile / out_features() / block * block);
     for (Index first = 0; first < tokens;) {
       const Index rest = tokens - first;
-      const Index count = rest <= tile + 1 ? rest : tile;
+      const Index count = rest < tile + block ? rest : tile;
       f(first, count);
       first += count;
     }

@@ -190,18 +190,17 @@ class LoraAdapter {
     // All memory first: running out of it must not leave one gradient changed and one not.
     detail::for_each_tile(dy.rows(), rank(), [&](Index, Index count) {
       (void)detail::scratch<T, detail::LowRank>(count, rank());
-      detail::reserve_narrow_product<T>(rank(), count, out_features());
+      detail::reserve_narrow_product<T>(count, rank(), out_features());
       detail::reserve_product<T>(count, in_features(), rank());
-      detail::reserve_narrow_product<T>(rank(), in_features(), count);
-      detail::reserve_narrow_product<T>(rank(), out_features(), count);
+      detail::reserve_narrow_outer_product<T>(count, rank(), in_features());
+      detail::reserve_narrow_outer_product<T>(count, rank(), out_features());
     });
     detail::for_each_tile(dy.rows(), rank(), [&](Index first, Index count) {
       const ConstMap<T> dy_tile = detail::rows_of(dy, first, count);
       MutableMap<T> g = detail::scratch<T, detail::LowRank>(count, rank());
       if (dx || settings_.train_a) {
-        g.setZero();
-        detail::add_narrow_product<detail::Operand::plain, T>(
-            g, scale(), dy_tile, detail::map_of(std::as_const(b_.value)));
+        detail::narrow_product<detail::Operand::plain, T>(g, scale(), dy_tile,
+                                                          detail::map_of(std::as_const(b_.value)));
       }
       if (dx) {
         detail::add_product<detail::Operand::plain, detail::Operand::plain, T>(
@@ -262,9 +261,7 @@ class LoraAdapter {
   [[nodiscard]] Index rank() const { return settings_.rank; }
   /// z = x A^T.
   void to_low_rank(const ConstMap<T>& x, MutableMap<T> z) const {
-    z.setZero();
-    detail::add_narrow_product<detail::Operand::transposed, T>(z, T(1), x,
-                                                               detail::map_of(a_.value));
+    detail::narrow_product<detail::Operand::transposed, T>(z, T(1), x, detail::map_of(a_.value));
   }
 
   Settings settings_;

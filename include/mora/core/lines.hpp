@@ -11,7 +11,7 @@ inline constexpr Index line_numbers = 64;
   return (size + line_numbers - 1) / line_numbers * line_numbers;
 }
 
-/// What several vectors of any width hold: a row of so many takes no numbers one by one.
+/// What whole vectors of any width hold: a row of so many takes no numbers one by one.
 inline constexpr Index vector_numbers = 16;
 [[nodiscard]] inline Index whole_vectors(Index size) {
   return (size + vector_numbers - 1) / vector_numbers * vector_numbers;

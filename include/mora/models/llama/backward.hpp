@@ -143,7 +143,7 @@ class LlamaBackward {
     MutableMap<T> d_activation = work_.d_activation.shape(rows, inner);
     const ConstMap<T> activation = saves_input(layer, {down})
                                        ? as_const(state.activation.map())
-                                       : as_const(work_.activation.shape(0, inner));
+                                       : as_const(work_.block.activation.shape(0, inner));
     product(layer, LlamaProduct::down, activation, as_const(d), state,
             needs_activation ? &d_activation : nullptr);
     if (!needs_activation) return;

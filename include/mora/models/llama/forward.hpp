@@ -207,7 +207,7 @@ class LlamaForward {
     compute<false>(layer, LlamaProduct::gate_up, as_const(normed), gate_up, state, kept);
     const AdaptedModule<T>* const down = parts_.adapter(LlamaTensors::at(layer, LlamaSlot::down));
     const bool keeps = kept && down && down->adapter.saves_input();
-    MutableMap<T> activation = (keeps ? state.activation : work_.activation).shape(rows, inner);
+    MutableMap<T> activation = (keeps ? state : work_.block).activation.shape(rows, inner);
     kept ? swiglu<true>(gate_up, activation) : swiglu<false>(gate_up, activation);
     return as_const(activation);
   }

@@ -103,13 +103,13 @@ class Llama {
     training_.forget_adapters();
   }
 
-  /// Removes the adapters of that name. Throws ArgumentError when there are none, StateError while
-  /// merged.
+  /// Removes the adapters of that name, and gives the working memory of training passes back.
+  /// Throws ArgumentError when there are none, StateError while merged.
   void detach(const std::string& name) {
     const Use change = changing("detach");
     require_unmerged("detach");
     sets_.detach(name);
-    training_.forget_adapters();
+    training_.forget_memory();
   }
   /// Switches the adapters of that name on, and all others off.
   void activate(const std::string& name) {
@@ -158,7 +158,7 @@ class Llama {
   }
 
   /// The parameters of what is switched on, by names such as "model.layers.0.mlp.up_proj.M" or
-  /// "model.norm.weight". Throws StateError while merged.
+  /// "model.norm.weight". The one that may change them throws StateError while merged.
   template <class F>
   void visit_parameters(F&& f) {
     const Use change = changing("visit_parameters");
@@ -260,7 +260,8 @@ class Llama {
   }
 
   /// Whether the backward pass computes each layer's activations again from its input, instead of
-  /// keeping them: nearly a third more arithmetic for a fraction of the memory.
+  /// keeping them: nearly a third more arithmetic for a fraction of the memory. The working memory
+  /// of former passes is given back.
   void set_recompute(bool recompute) {
     const Use change = changing("set_recompute");
     recompute_ = recompute;

@@ -30,7 +30,7 @@ struct LlamaBlock {
 /// The most of what all layers keep, in numbers a token.
 [[nodiscard]] inline Index kept_numbers(const LlamaConfig& c) {
   return c.num_hidden_layers * (2 * c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
-                                2 * c.intermediate_size);
+                                3 * c.intermediate_size);
 }
 
 /// The memory of passes, reused from one to the next. A copy is an empty one.
@@ -44,7 +44,7 @@ struct LlamaWorkspace {
   ~LlamaWorkspace() = default;
 
   std::vector<LlamaBlock<T>> blocks;  // of the layers that keep theirs
-  LlamaBlock<T> block;                // of all others in turn
+  LlamaBlock<T> block;                // of all others in turn, and activations that are not kept
   std::vector<Buffer<T>> streams;     // the inputs of layers that are kept
   std::array<Buffer<T>, 2> passing;   // and of others in turn; [positions, hidden]
   Buffer<T> last_stream;              // the last layer's output
@@ -53,7 +53,6 @@ struct LlamaWorkspace {
 
   // Of one layer at a time.
   Buffer<T> normed;
-  Buffer<T> activation;
   Buffer<T> dropped;
   Buffer<T> logits;
   Buffer<T> head_input;
