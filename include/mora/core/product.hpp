@@ -13,11 +13,12 @@
 #include "mora/core/scratch.hpp"
 
 /// \file
-/// The one place that computes matrix products of any size (narrow ones are faster elsewhere), with loops of its own around Eigen's
-/// packing and kernel, for four things that Eigen's expression for a product does not give: packing
-/// buffers that are kept (no allocation once warmed up), results that do not depend on the number
-/// of threads, no threads that spin while they wait for each other, and blocks that stay in the
-/// caches also where an operand has thousands of columns (docs/results/train_step.md).
+/// The one place that computes matrix products of any size (narrow ones are faster elsewhere), with
+/// loops of its own around Eigen's packing and kernel, for four things that Eigen's expression for
+/// a product does not give: packing buffers that are kept (no allocation once warmed up), results
+/// that do not depend on the number of threads, no threads that spin while they wait for each
+/// other, and blocks that stay in the caches also where an operand has thousands of columns
+/// (docs/results/train_step.md).
 
 namespace mora::inline MORA_ABI::detail {
 
