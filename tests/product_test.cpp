@@ -138,6 +138,14 @@ constexpr auto add_narrow_product = [](auto c, auto alpha, const auto& a, const 
   c += old;
 };
 
+/// The narrow factor is the left one, and the right one.
+constexpr auto add_outer_product = [](auto c, auto alpha, const auto& g, const auto& x) {
+  mora::detail::add_narrow_outer_product<Operand::plain, decltype(alpha)>(c, alpha, g, x);
+};
+constexpr auto add_transposed_outer_product = [](auto c, auto alpha, const auto& x, const auto& g) {
+  mora::detail::add_narrow_outer_product<Operand::transposed, decltype(alpha)>(c, alpha, g, x);
+};
+
 TYPED_TEST(Product, WithANarrowRightFactor) {
   using T = TypeParam;
   for (const std::span<const Sizes> all :
@@ -202,14 +210,9 @@ TYPED_TEST(Product, OfANarrowFactorsTransposeAndOfItsOwn) {
   using T = TypeParam;
   for (const std::span<const Sizes> all :
        {std::span<const Sizes>(awkward_sizes), std::span<const Sizes>(narrow_sizes)}) {
-    expect_is_eigens_product<T, Operand::transposed, Operand::plain>(
-        all, [](auto c, T alpha, const auto& g, const auto& x) {
-          mora::detail::add_narrow_outer_product<Operand::plain, T>(c, alpha, g, x);
-        });
-    expect_is_eigens_product<T, Operand::transposed, Operand::plain>(
-        all, [](auto c, T alpha, const auto& x, const auto& g) {
-          mora::detail::add_narrow_outer_product<Operand::transposed, T>(c, alpha, g, x);
-        });
+    expect_is_eigens_product<T, Operand::transposed, Operand::plain>(all, add_outer_product);
+    expect_is_eigens_product<T, Operand::transposed, Operand::plain>(all,
+                                                                     add_transposed_outer_product);
   }
 }
 
@@ -289,13 +292,9 @@ TYPED_TEST(Product, IsTheSameForEveryNumberOfThreads) {
   expect_same_for_every_number_of_threads<T, Operand::plain, Operand::transposed>(
       add_narrow_product<Operand::transposed>);
   expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>(
-      [](auto c, T alpha, const auto& g, const auto& x) {
-        mora::detail::add_narrow_outer_product<Operand::plain, T>(c, alpha, g, x);
-      });
+      add_outer_product);
   expect_same_for_every_number_of_threads<T, Operand::transposed, Operand::plain>(
-      [](auto c, T alpha, const auto& x, const auto& g) {
-        mora::detail::add_narrow_outer_product<Operand::transposed, T>(c, alpha, g, x);
-      });
+      add_transposed_outer_product);
 }
 #endif
 

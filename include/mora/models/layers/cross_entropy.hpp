@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "mora/core/elementwise.hpp"
 #include "mora/core/loss_sum.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/models/batch.hpp"
@@ -15,20 +16,18 @@ namespace mora::inline MORA_ABI::detail {
 template <class T>
 void cross_entropy(MutableMap<T> logits, const Token* targets, const T* weight, double* losses) {
   const Index size = logits.cols();
-  parallel_pieces(logits.rows(), rows_a_piece(size), [&](Index first, Index count) {
-    for (Index i = first; i < first + count; ++i) {
-      T* const data = logits.data() + i * logits.outerStride();
-      RowArray<T> row(data, size);
-      const T target = data[targets[i]];
-      const T largest = row.template maxCoeff<Eigen::PropagateNaN>();
-      row = (row - largest).exp();
-      const T sum = sum_of<T>(size, [=](Index j) { return data[j]; });
-      losses[i] = std::log(static_cast<double>(sum)) +
-                  (static_cast<double>(largest) - static_cast<double>(target));
-      if (!weight) continue;
-      row *= *weight / sum;
-      data[targets[i]] -= *weight;
-    }
+  for_each_row(logits.rows(), size, [&](Index i) {
+    T* const data = logits.data() + i * logits.outerStride();
+    RowArray<T> row(data, size);
+    const T target = data[targets[i]];
+    const T largest = row.template maxCoeff<Eigen::PropagateNaN>();
+    row = (row - largest).exp();
+    const T sum = sum_of<T>(size, [=](Index j) { return data[j]; });
+    losses[i] = std::log(static_cast<double>(sum)) +
+                (static_cast<double>(largest) - static_cast<double>(target));
+    if (!weight) return;
+    row *= *weight / sum;
+    data[targets[i]] -= *weight;
   });
 }
 

@@ -5,7 +5,6 @@
 
 #include "mora/core/parallel.hpp"
 #include "mora/core/random.hpp"
-#include "mora/models/layers/rms_norm.hpp"
 
 namespace mora::inline MORA_ABI {
 
@@ -33,15 +32,13 @@ class DropoutMask {
   void apply(Index first_row, const ConstMap<T>& from, MutableMap<T> to) const {
     const Index cols = from.cols();
     const T scale = static_cast<T>(scale_);
-    parallel_pieces(from.rows(), rows_a_piece(cols), [&](Index first, Index count) {
-      for (Index i = first; i < first + count; ++i) {
-        SplitMix64 bits(key_ + static_cast<std::uint64_t>(first_row + i) * 0xd1342543de82ef95u);
-        const T* const x = from.data() + i * from.outerStride();
-        T* const y = to.data() + i * to.outerStride();
-        for (Index j = 0; j < cols; ++j) {
-          const T kept = (bits() >> 32) < limit_ ? x[j] * scale : T(0);
-          y[j] = Add ? y[j] + kept : kept;
-        }
+    for_each_row(from.rows(), cols, [&](Index i) {
+      SplitMix64 bits(key_ + static_cast<std::uint64_t>(first_row + i) * 0xd1342543de82ef95u);
+      const T* const x = from.data() + i * from.outerStride();
+      T* const y = to.data() + i * to.outerStride();
+      for (Index j = 0; j < cols; ++j) {
+        const T kept = (bits() >> 32) < limit_ ? x[j] * scale : T(0);
+        y[j] = Add ? y[j] + kept : kept;
       }
     });
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "mora/core/elementwise.hpp"
@@ -9,25 +8,18 @@
 
 namespace mora::inline MORA_ABI::detail {
 
-/// Rows of `cols` numbers that are worth a thread's while.
-[[nodiscard]] inline Index rows_a_piece(Index cols) {
-  return std::max<Index>(1, (Index{1} << 14) / std::max<Index>(cols, 1));
-}
-
 /// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467): y = w x / sqrt(mean(x^2) + epsilon), row by
 /// row. `inverse` [rows], unless null, keeps 1 / sqrt(...) for the backward pass.
 template <class T>
 void rms_norm(const ConstMap<T>& x, const T* weight, double epsilon, MutableMap<T> y, T* inverse) {
   const Index cols = x.cols();
-  parallel_pieces(x.rows(), rows_a_piece(cols), [&](Index first, Index count) {
-    for (Index i = first; i < first + count; ++i) {
-      const T* const from = x.data() + i * x.outerStride();
-      T* const to = y.data() + i * y.outerStride();
-      const T mean = dot(from, from, cols) / static_cast<T>(cols);
-      const T factor = T(1) / std::sqrt(mean + static_cast<T>(epsilon));
-      for (Index j = 0; j < cols; ++j) to[j] = from[j] * factor * weight[j];
-      if (inverse) inverse[i] = factor;
-    }
+  for_each_row(x.rows(), cols, [&](Index i) {
+    const T* const from = x.data() + i * x.outerStride();
+    T* const to = y.data() + i * y.outerStride();
+    const T mean = dot(from, from, cols) / static_cast<T>(cols);
+    const T factor = T(1) / std::sqrt(mean + static_cast<T>(epsilon));
+    for (Index j = 0; j < cols; ++j) to[j] = from[j] * factor * weight[j];
+    if (inverse) inverse[i] = factor;
   });
 }
 
@@ -36,16 +28,14 @@ template <class T>
 void rms_norm_add_backward(const ConstMap<T>& x, const T* weight, const T* inverse,
                            const ConstMap<T>& dy, MutableMap<T> dx) {
   const Index cols = x.cols();
-  parallel_pieces(x.rows(), rows_a_piece(cols), [&](Index first, Index count) {
-    for (Index i = first; i < first + count; ++i) {
-      const T* const from = x.data() + i * x.outerStride();
-      const T* const g = dy.data() + i * dy.outerStride();
-      T* const to = dx.data() + i * dx.outerStride();
-      const T factor = inverse[i];
-      const T mean = dot(from, g, weight, cols) / static_cast<T>(cols);
-      const T along = factor * factor * factor * mean;
-      for (Index j = 0; j < cols; ++j) to[j] += factor * weight[j] * g[j] - along * from[j];
-    }
+  for_each_row(x.rows(), cols, [&](Index i) {
+    const T* const from = x.data() + i * x.outerStride();
+    const T* const g = dy.data() + i * dy.outerStride();
+    T* const to = dx.data() + i * dx.outerStride();
+    const T factor = inverse[i];
+    const T mean = dot(from, g, weight, cols) / static_cast<T>(cols);
+    const T along = factor * factor * factor * mean;
+    for (Index j = 0; j < cols; ++j) to[j] += factor * weight[j] * g[j] - along * from[j];
   });
 }
 

@@ -7,7 +7,6 @@
 
 #include "mora/core/buffer.hpp"
 #include "mora/core/parallel.hpp"
-#include "mora/models/layers/rms_norm.hpp"
 
 namespace mora::inline MORA_ABI::detail {
 
@@ -62,11 +61,9 @@ class RotaryTable {
 template <bool backwards, class T>
 void rotate_rows(const RotaryTable<T>& table, MutableMap<T> x, Index heads,
                  const std::vector<Index>& positions) {
-  parallel_pieces(x.rows(), rows_a_piece(x.cols()), [&](Index first, Index count) {
-    for (Index i = first; i < first + count; ++i) {
-      table.template rotate<backwards>(x.data() + i * x.outerStride(), heads,
-                                       positions[static_cast<std::size_t>(i)]);
-    }
+  for_each_row(x.rows(), x.cols(), [&](Index i) {
+    table.template rotate<backwards>(x.data() + i * x.outerStride(), heads,
+                                     positions[static_cast<std::size_t>(i)]);
   });
 }
 

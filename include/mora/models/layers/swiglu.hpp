@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "mora/core/parallel.hpp"
-#include "mora/models/layers/rms_norm.hpp"
 
 namespace mora::inline MORA_ABI::detail {
 
@@ -19,26 +18,23 @@ using RowArray = Eigen::Map<Eigen::Array<T, 1, Eigen::Dynamic>>;
 template <bool derives, class T>
 void swiglu(MutableMap<T> gate_up, MutableMap<T> y) {
   const Index width = y.cols();
-  parallel_pieces(y.rows(), rows_a_piece(width), [&](Index first, Index count) {
+  for_each_row(y.rows(), width, [&](Index i) {
     constexpr Index strip = 64;    // of which the sigmoids fit into registers and L1
     alignas(64) T sigmoid[strip];  // or exp of the first ones would round otherwise
-    for (Index i = first; i < first + count; ++i) {
-      T* const row = gate_up.data() + i * gate_up.outerStride();
-      T* const to = y.data() + i * y.outerStride();
-      for (Index start = 0; start < width; start += strip) {
-        const Index size = std::min(strip, width - start);
-        RowArray<T>(sigmoid, size) =
-            (T(1) + (-ConstRowArray<T>(row + start, size)).exp()).inverse();
-        for (Index j = 0; j < size; ++j) {
-          const T g = row[start + j];
-          const T u = row[width + start + j];
-          const T s = sigmoid[j];
-          const T silu = g * s;
-          to[start + j] = silu * u;
-          if constexpr (derives) {
-            row[start + j] = s * (T(1) + g * (T(1) - s)) * u;
-            row[width + start + j] = silu;
-          }
+    T* const row = gate_up.data() + i * gate_up.outerStride();
+    T* const to = y.data() + i * y.outerStride();
+    for (Index start = 0; start < width; start += strip) {
+      const Index size = std::min(strip, width - start);
+      RowArray<T>(sigmoid, size) = (T(1) + (-ConstRowArray<T>(row + start, size)).exp()).inverse();
+      for (Index j = 0; j < size; ++j) {
+        const T g = row[start + j];
+        const T u = row[width + start + j];
+        const T s = sigmoid[j];
+        const T silu = g * s;
+        to[start + j] = silu * u;
+        if constexpr (derives) {
+          row[start + j] = s * (T(1) + g * (T(1) - s)) * u;
+          row[width + start + j] = silu;
         }
       }
     }
@@ -50,14 +46,12 @@ template <class T>
 void swiglu_backward(const ConstMap<T>& derivatives, const ConstMap<T>& dy,
                      MutableMap<T> d_gate_up) {
   const Index width = dy.cols();
-  parallel_pieces(dy.rows(), rows_a_piece(width), [&](Index first, Index count) {
-    for (Index i = first; i < first + count; ++i) {
-      const T* const row = derivatives.data() + i * derivatives.outerStride();
-      const T* const d = dy.data() + i * dy.outerStride();
-      T* const to = d_gate_up.data() + i * d_gate_up.outerStride();
-      for (Index j = 0; j < width; ++j) to[j] = row[j] * d[j];
-      for (Index j = 0; j < width; ++j) to[width + j] = row[width + j] * d[j];
-    }
+  for_each_row(dy.rows(), width, [&](Index i) {
+    const T* const row = derivatives.data() + i * derivatives.outerStride();
+    const T* const d = dy.data() + i * dy.outerStride();
+    T* const to = d_gate_up.data() + i * d_gate_up.outerStride();
+    for (Index j = 0; j < width; ++j) to[j] = row[j] * d[j];
+    for (Index j = 0; j < width; ++j) to[width + j] = row[width + j] * d[j];
   });
 }
 
