@@ -11,9 +11,9 @@
 // rest of the gradient), optimizer_ms, step_ms, tokens_per_s, gflop (the products that a step needs
 // at least, twice their multiply-adds), gflops (those a second), peak_mb of the process, counted_mb
 // (weights, adapters with gradients and moments, activations, counted by hand), loss. floor_ms of
-// /floor is what as many multiply-adds take Eigen's kernel alone, on all threads, over blocks that
-// are packed and in the caches already: nothing that uses it is faster.
-// benchmarks/peers has the same in PyTorch; scripts/compare_peers runs all in turn.
+// /floor is what as many multiply-adds take the library's kernel alone, on all threads, over blocks
+// that are packed and in the caches already: nothing that uses it is faster. benchmarks/peers has
+// the same in PyTorch; scripts/compare_peers runs all in turn.
 
 #include <benchmark/benchmark.h>
 
@@ -133,23 +133,21 @@ double step_products(const Size& size, const mora::Llama<float>& model) {
   return products;
 }
 
-/// Multiplies as often as `products` needs, by Eigen's kernel on all threads, over blocks that are
-/// packed and in the caches already.
+/// Multiplies as often as `products` needs, by the library's kernel on all threads, over blocks
+/// that are packed and in the caches already.
 void run_kernel(double products) {
-  using Kernel = mora::detail::ProductKernel<float>;
-  constexpr Index rows = 256;
-  constexpr Index cols = 4 * Kernel::register_cols;
+  constexpr Index rows = 252;  // whole blocks
+  constexpr Index cols = 6 * mora::detail::panel_cols<float>;
   constexpr Index depth = 256;
   const Index threads = mora::detail::thread_count();
   const auto times = Index(std::ceil(products / double(rows * cols * depth * threads)));
   mora::detail::parallel_pieces(threads, 1, [&](Index, Index) {
-    struct FloorBlocks;
-    constexpr Index size = rows * cols + rows * depth + cols * depth;
-    float* const c = mora::detail::scratch<float, FloorBlocks>(size);
-    std::fill_n(c, size, 0.0F);
-    float* const left = c + rows * cols;
+    const mora::Matrix<float> a = mora::Matrix<float>::Zero(rows, depth);
+    const mora::Matrix<float> b = mora::Matrix<float>::Zero(depth, cols);
+    mora::Matrix<float> c = mora::Matrix<float>::Zero(rows, cols);
+    const mora::detail::PackedFactor<float> packed(mora::detail::map_of(b));
     for (Index i = 0; i < times; ++i) {
-      Kernel::add(c, cols, left, left + rows * depth, rows, cols, depth, 1.0F);
+      packed.add_product(mora::detail::map_of(c), 1.0F, mora::detail::map_of(a));
     }
   });
 }

@@ -234,17 +234,18 @@ TYPED_TEST(Product, WithAFactorThatIsPackedOnceForAllRows) {
       } else {
         packed.pack(b.map());
       }
-      for (const bool tall : {false, true}) {
-        Surrounded<T> c(there);
+      for (const bool adds : {false, true}) {
+        Surrounded<T> c(adds ? there : Matrix<T>::Constant(sizes.rows, sizes.cols, nan<T>));
         for (const auto& [first, count] :
              {std::pair(Index{0}, upper), {upper, sizes.rows - upper}}) {
           const auto part = mora::detail::rows_of(c.map(), first, count);
           const auto rows = mora::detail::rows_of(a.map(), first, count);
-          tall ? packed.add_tall_product(part, T(0.75), rows)
-               : packed.add_product(part, T(0.75), rows);
+          adds ? packed.add_product(part, T(0.75), rows) : packed.product(part, T(0.75), rows);
         }
         const double size = 1.0 + std::sqrt(double(sizes.depth));
-        EXPECT_TRUE(near(c.map(), there + T(0.75) * factors.product(), {.magnitude = size}));
+        Matrix<T> expected = T(0.75) * factors.product();
+        if (adds) expected += there;
+        EXPECT_TRUE(near(c.map(), expected, {.magnitude = size}));
         EXPECT_TRUE(c.is_untouched_around());
       }
     }

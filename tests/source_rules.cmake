@@ -31,7 +31,7 @@ forbid("thread_local" "mutable state, other than working memory" ONLY_IN core/sc
 forbid("^[ \t]*(static|inline|extern)[ \t][^()]*[;={]" "mutable state" UNLESS "const|namespace|struct|class")
 forbid("(^|[ \t])mutable[ \t][^()]*;" "mutable state behind const" UNLESS "ConcurrentUse<> use_")
 forbid("noalias *\\(" "aliasing is checked in one place" ONLY_IN core/matrix_vector.hpp)
-forbid("Eigen::internal" "not Eigen's public interface" ONLY_IN core/product_kernel.hpp)
+forbid("Eigen::internal" "not Eigen's public interface")
 forbid("(^|[^a-z_])(eigen_)?assert *\\(" "an assert is no validation")
 forbid("^[ \t]*(\\[\\[nodiscard\\]\\] *)?((static|inline|constexpr|friend) +)*auto +${name} *\\("
        "a function that returns auto may return an expression")

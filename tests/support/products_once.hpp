@@ -32,17 +32,22 @@ MORA_TESTS_EXTERN template void add_product<Operand::transposed, Operand::plain>
 MORA_TESTS_EXTERN template class PackedFactor<float>;
 MORA_TESTS_EXTERN template class PackedFactor<double>;
 
-}  // namespace mora::inline MORA_ABI::detail
-
 // The kernel under all products, so that no test has an unoptimised one of its own, which the
 // linker might take for all.
-MORA_TESTS_EXTERN template struct Eigen::internal::gebp_kernel<
-    float, float, Eigen::Index,
-    Eigen::internal::blas_data_mapper<float, Eigen::Index, Eigen::ColMajor>,
-    Eigen::internal::gebp_traits<float, float>::mr, Eigen::internal::gebp_traits<float, float>::nr,
-    false, false>;
-MORA_TESTS_EXTERN template struct Eigen::internal::gebp_kernel<
-    double, double, Eigen::Index,
-    Eigen::internal::blas_data_mapper<double, Eigen::Index, Eigen::ColMajor>,
-    Eigen::internal::gebp_traits<double, double>::mr,
-    Eigen::internal::gebp_traits<double, double>::nr, false, false>;
+MORA_TESTS_EXTERN template void multiply_rows<true>(float*, Index, Index, Index, float,
+                                                    const LeftRows<float>&, const Panels<float>&,
+                                                    Index);
+MORA_TESTS_EXTERN template void multiply_rows<false>(float*, Index, Index, Index, float,
+                                                     const LeftRows<float>&, const Panels<float>&,
+                                                     Index);
+MORA_TESTS_EXTERN template void multiply_rows<true>(double*, Index, Index, Index, double,
+                                                    const LeftRows<double>&, const Panels<double>&,
+                                                    Index);
+MORA_TESTS_EXTERN template void multiply_rows<false>(double*, Index, Index, Index, double,
+                                                     const LeftRows<double>&, const Panels<double>&,
+                                                     Index);
+MORA_TESTS_EXTERN template Panels<float> pack_panels_of_transposed(float*, const ConstMap<float>&);
+MORA_TESTS_EXTERN template Panels<double> pack_panels_of_transposed(double*,
+                                                                    const ConstMap<double>&);
+
+}  // namespace mora::inline MORA_ABI::detail

@@ -156,7 +156,6 @@ class HiraAdapter {
   void reserve_merge() const {
     (void)detail::scratch<T, detail::FactorRows>(detail::weight_chunk(in_features()),
                                                  in_features());
-    factors_.reserve_merge();
   }
   [[nodiscard]] double update_bound() const { return std::numeric_limits<double>::infinity(); }
 

@@ -242,14 +242,10 @@ class LokrAdapter {
     }
   }
   void reserve_merge() const {
-    if (shape_.thin1) {
-      (void)detail::scratch<T, detail::KroneckerRow1>(Index{1}, shape_.cols1);
-      detail::PackedFactor<T>::reserve(shape_.rank, shape_.cols1);
-    }
+    if (shape_.thin1) (void)detail::scratch<T, detail::KroneckerRow1>(Index{1}, shape_.cols1);
     if (shape_.thin2) {
       (void)detail::scratch<T, detail::KroneckerRows2>(
           std::min(detail::weight_chunk(in_features()), shape_.rows2), shape_.cols2);
-      detail::PackedFactor<T>::reserve(shape_.rank, shape_.cols2);
     }
   }
 
@@ -340,8 +336,7 @@ class LokrAdapter {
     const ConstMap<T> a = detail::rows_of(detail::map_of(factor.a.value), first, count);
     if (!thin) return a;
     MutableMap<T> rows = detail::scratch<T, Purpose>(count, factor.b.value.cols());
-    rows.setZero();
-    b.add_product(rows, T(1), a);
+    b.product(rows, T(1), a);
     return detail::as_const(rows);
   }
   /// row += s left (x) right. Adding zeros would turn -0 into +0; but 0 * NaN has to reach the

@@ -243,8 +243,6 @@ class LoraAdapter {
                        detail::rows_of(detail::map_of(b_.value), first, rows.rows()));
   }
 
-  void reserve_merge() const { detail::PackedFactor<T>::reserve(rank(), in_features()); }
-
   /// An upper bound of the update's entries, and of B A that it is computed from.
   [[nodiscard]] double update_bound() const {
     return std::max(1.0, std::abs(settings_.scale())) * static_cast<double>(settings_.rank) *

@@ -29,7 +29,7 @@
 #elif defined(MORA_HAS_X86_64_V3)
 #define MORA_ABI_VECTORS avx2
 #elif defined(__AVX__) && defined(__FMA__)
-#define MORA_ABI_VECTORS avx_fma  // Eigen's kernels take wider blocks with it
+#define MORA_ABI_VECTORS avx_fma  // other code, other bits
 #elif defined(__AVX__)
 #define MORA_ABI_VECTORS avx
 #else

@@ -2,43 +2,32 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
-#include <utility>
 
 #include "mora/core/matrix.hpp"
 #include "mora/core/operand.hpp"
 #include "mora/core/parallel.hpp"
 #include "mora/core/product.hpp"
 #include "mora/core/scratch.hpp"
+#include "mora/core/vectors.hpp"
 
 /// \file
-/// Products of many tokens with a factor of about as many columns as a vector has numbers. Eigen's
-/// kernel packs the large factor, which takes as long as multiplying it with so few columns; here
-/// it is read as it lies (docs/results/train_step.md). All other sizes are add_product's.
+/// Products of many tokens with a factor of about as many columns as a vector has numbers.
+/// Packing a large factor takes as long as multiplying it with so few columns, and a general block
+/// would be half empty (docs/results/train_step.md). All other sizes are add_product's.
 
 namespace mora::inline MORA_ABI::detail {
 
 struct NarrowFactor;
 
+/// The vectors of these products, whatever the processor has, and their numbers.
+inline constexpr int narrow_bytes = 32;
 template <class T>
-struct NarrowVector;
-template <>
-struct NarrowVector<float> {
-  using type [[gnu::vector_size(32)]] = float;
-};
-template <>
-struct NarrowVector<double> {
-  using type [[gnu::vector_size(32)]] = double;
-};
-/// The numbers of a vector.
-template <class T>
-inline constexpr Index narrow_lanes = 32 / Index{sizeof(T)};
+inline constexpr Index narrow_lanes = narrow_bytes / Index{sizeof(T)};
 
 /// With fewer tokens the narrow factor would take longer to prepare.
 inline constexpr Index narrow_tokens = 32;
 /// Whether a factor of so many columns is multiplied here: with fewer most of a vector would be
-/// zeros, and with more Eigen's kernel is as fast.
+/// zeros, and with more add_product is as fast.
 template <class T>
 [[nodiscard]] bool is_narrow(Index tokens, Index columns) {
   return tokens >= narrow_tokens && columns <= narrow_lanes<T> && 2 * columns >= narrow_lanes<T>;
@@ -55,17 +44,6 @@ template <class T>
 /// How many rows or columns of a narrow product are worth a thread, in whole blocks.
 [[nodiscard]] inline Index narrow_piece(Index depth, Index block) {
   return std::max<Index>(1, (Index{1} << 14) / (block * depth)) * block;
-}
-
-/// Calls f(i) for i < n, as constants: compilers keep arrays in registers only where they see every
-/// index.
-template <class F, int... i>
-[[gnu::always_inline]] inline void repeat(const F& f, std::integer_sequence<int, i...>) {
-  (f(std::integral_constant<int, i>()), ...);
-}
-template <int n, class F>
-[[gnu::always_inline]] inline void repeat(const F& f) {
-  repeat(f, std::make_integer_sequence<int, n>());
 }
 
 /// op(v) [depth, r] in rows of a vector each, filled up with zeros: v itself where it is that.
@@ -93,7 +71,7 @@ template <Operand OpV, class T>
 template <int rows, class T>
 void narrow_rows(T* c, Index stride, Index cols, T alpha, const T* a, Index a_stride, const T* v,
                  Index depth) {
-  using Vector = typename NarrowVector<T>::type;
+  using Vector = typename VectorOf<T, narrow_bytes>::type;
   constexpr Index lanes = narrow_lanes<T>;
   const Index part = narrow_depth(depth);
   Vector totals[rows] = {};
@@ -102,7 +80,7 @@ void narrow_rows(T* c, Index stride, Index cols, T alpha, const T* a, Index a_st
     Vector sums[rows] = {};
     for (Index k = first; k < end; ++k) {
       Vector factor;
-      std::memcpy(&factor, v + k * lanes, sizeof factor);
+      load(factor, v + k * lanes);
       repeat<rows>([&](auto i) { sums[i] += factor * a[i * a_stride + k]; });
     }
     repeat<rows>([&](auto i) { totals[i] += sums[i]; });
@@ -110,7 +88,7 @@ void narrow_rows(T* c, Index stride, Index cols, T alpha, const T* a, Index a_st
   repeat<rows>([&](auto i) {
     T result[lanes];
     const Vector scaled = alpha * totals[i];
-    std::memcpy(result, &scaled, sizeof scaled);
+    store(result, scaled);
     std::copy_n(result, cols, c + i * stride);
   });
 }
@@ -145,7 +123,7 @@ void narrow_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstM
 template <int vectors, class T>
 void narrow_tile(T* tile, const T* g, const T* x, Index x_stride, Index depth,
                  const Index (&ahead)[2]) {
-  using Vector = typename NarrowVector<T>::type;
+  using Vector = typename VectorOf<T, narrow_bytes>::type;
   constexpr Index lanes = narrow_lanes<T>;
   Vector sums[4 * vectors] = {};
   for (Index k = 0; k < depth; ++k) {
@@ -153,11 +131,11 @@ void narrow_tile(T* tile, const T* g, const T* x, Index x_stride, Index depth,
     __builtin_prefetch(row + ahead[0]);
     __builtin_prefetch(row + ahead[1]);
     Vector factors[vectors];
-    repeat<vectors>([&](auto j) { std::memcpy(&factors[j], row + j * lanes, sizeof(Vector)); });
+    repeat<vectors>([&](auto j) { load(factors[j], row + j * lanes); });
     repeat<4 * vectors>(
         [&](auto i) { sums[i] += factors[i % vectors] * g[k * lanes + i / vectors]; });
   }
-  repeat<4 * vectors>([&](auto i) { std::memcpy(tile + i * lanes, &sums[i], sizeof(Vector)); });
+  repeat<4 * vectors>([&](auto i) { store(tile + i * lanes, sums[i]); });
 }
 
 /// c += alpha g^T x for g [tokens, r] and x [tokens, n], in the same way: c is [r, n], or its

@@ -23,8 +23,9 @@ namespace mora::inline MORA_ABI::detail {
 
 /// Calls `body(first, count)` for consecutive pieces of [0, size), each of `piece` items (the last
 /// one shorter), on all threads when the program is compiled with OpenMP. The pieces do not depend
-/// on the number of threads, so neither do results that depend on the piece alone. An exception
-/// from a piece reaches the caller. Every thread calls `prepare()` first; when one of these calls
+/// on the number of threads, so neither do results that depend on the piece alone. Pieces begin in
+/// their order, so that one may wait for an earlier one. An exception from a piece reaches the
+/// caller. Every thread calls `prepare()` first; when one of these calls
 /// throws there is no piece, so that what takes memory there cannot run out of it half-way.
 template <class Prepare, class Body>
 void parallel_pieces(Index size, Index piece, const Prepare& prepare, const Body& body) {
@@ -50,7 +51,7 @@ void parallel_pieces(Index size, Index piece, const Prepare& prepare, const Body
       }
 #pragma omp barrier
       if (prepared) {
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(monotonic : dynamic)
         for (Index p = 0; p < pieces; ++p) {
           try {
             run(p);

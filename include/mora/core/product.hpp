@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "mora/core/buffer.hpp"
 #include "mora/core/lines.hpp"
@@ -9,55 +10,59 @@
 #include "mora/core/matrix_vector.hpp"
 #include "mora/core/operand.hpp"
 #include "mora/core/parallel.hpp"
-#include "mora/core/product_kernel.hpp"
+#include "mora/core/register_block.hpp"
 #include "mora/core/scratch.hpp"
 
 /// \file
-/// The one place that computes matrix products of any size (narrow ones are faster elsewhere), with
-/// loops of its own around Eigen's packing and kernel, for four things that Eigen's expression for
-/// a product does not give: packing buffers that are kept (no allocation once warmed up), results
-/// that do not depend on the number of threads, no threads that spin while they wait for each
-/// other, and blocks that stay in the caches also where an operand has thousands of columns
-/// (docs/results/train_step.md).
+/// The one place that computes matrix products of any size (narrow ones are faster elsewhere):
+/// packing buffers are kept (no allocation once warmed up), results do not depend on the number of
+/// threads, no threads spin while they wait for each other, and blocks stay in the caches also
+/// where an operand has thousands of columns (docs/results/train_step.md).
 
 namespace mora::inline MORA_ABI::detail {
 
 struct PackedOperands;
 
+/// How much of a depth is summed in one go, of which equal parts are: a panel of the right factor
+/// stays in L1, and few enough numbers for a float's digits.
+[[nodiscard]] inline Index depth_part(Index depth) {
+  constexpr Index most = 256;
+  const Index parts = std::max<Index>(1, (depth + most - 1) / most);
+  return std::max<Index>(1, (depth + parts - 1) / parts);
+}
+
 /// How a product [rows, cols] over `depth` is cut into pieces for the threads, and these into
-/// blocks for the caches, along the register blocks of Eigen's kernel, so that every number is
-/// summed in the same order whatever the number of threads.
+/// blocks for the caches. Every number is summed in the same order whatever the cut.
 ///
-/// A tile of rows is packed once, as long as that takes at most 2 MB, which L3 holds: a part of the
-/// depth otherwise. Then columns follow, so few at a time that their packed block is read from L2.
+/// Columns follow so few at a time that their packed block is read from L2; for them rows of a tile
+/// are read of the left factor, so much of the depth at a time that they take at most 2 MB, which
+/// L3 holds.
 template <class T>
 class ProductSplit {
  public:
   /// Rows that share what is packed of the right factor.
   static constexpr Index most_tile_rows = 1024;
 
-  ProductSplit(Index rows, Index cols, Index depth) : block_depth_(kernel_depth<T>(depth, cols)) {
-    using Kernel = ProductKernel<T>;
+  ProductSplit(Index rows, Index cols, Index depth) : block_depth_(depth_part(depth)) {
     constexpr double worth_a_thread = 1 << 17;  // multiply-adds; a thread costs microseconds
     const double work = double(rows) * double(cols) * double(depth);
     const Index threads =
         std::clamp<Index>(static_cast<Index>(work / worth_a_thread), 1, thread_count());
-    by_columns_ = cols / Kernel::register_cols >= rows / Kernel::register_rows;
+    by_columns_ = cols / panel_cols<T> >= rows / block_rows;
     size_ = by_columns_ ? cols : rows;
-    const Index step = by_columns_ ? Kernel::register_cols : Kernel::register_rows;
+    const Index step = by_columns_ ? panel_cols<T> : Index{block_rows};
     piece_ = threads == 1 ? size_ : ((size_ + step - 1) / step + threads - 1) / threads * step;
 
     const Index piece_rows = by_columns_ ? rows : piece_;
     const Index most_rows =
-        std::clamp<Index>(most_packed / block_depth_, Kernel::register_rows, most_tile_rows);
+        std::clamp<Index>(most_packed / block_depth_, block_rows, most_tile_rows);
     const Index tiles = (piece_rows + most_rows - 1) / most_rows;
-    tile_rows_ = ((piece_rows + tiles - 1) / tiles + Kernel::register_rows - 1) /
-                 Kernel::register_rows * Kernel::register_rows;
+    tile_rows_ = (piece_rows + tiles - 1) / tiles;
     const Index fitting = most_packed / (tile_rows_ * block_depth_);
     part_depth_ = std::max<Index>(fitting, 1) * block_depth_;
     left_block_ = whole_lines(tile_rows_ * block_depth_);
     const Index blocks = (std::min(part_depth_, depth) + block_depth_ - 1) / block_depth_;
-    packed_ = right_block() + blocks * left_block_ + line_numbers;  // kernels may look ahead
+    packed_ = right_block() + blocks * left_block_;
   }
 
   [[nodiscard]] Index pieces() const { return (size_ + piece_ - 1) / piece_; }
@@ -77,10 +82,10 @@ class ProductSplit {
     Index cols;
   };
 
-  /// c += alpha a b on all threads, for factors that `pack_left(to, row, rows, k, depth)` and
-  /// `pack_right(to, col, cols, k, depth, piece)` write to `to` as the kernel reads them.
-  template <class PackLeft, class PackRight>
-  void run(MutableMap<T> c, T alpha, Index depth, const PackLeft& pack_left,
+  /// c += alpha op(a) b on all threads, for a right factor that `pack_right(to, col, cols, k,
+  /// depth, piece)` packs.
+  template <Operand OpA, class PackRight>
+  void run(MutableMap<T> c, T alpha, const ConstMap<T>& a, Index depth,
            const PackRight& pack_right) const {
     T* const buffers = memory();
     parallel_pieces(size_, piece_, [&](Index first, Index count) {
@@ -99,16 +104,26 @@ class ProductSplit {
               f(packed, k, std::min(block_depth_, end - k));
             }
           };
-          for_each_block([&](T* packed, Index k, Index length) {
-            pack_left(packed, piece.row + row, rows, k, length);
-          });
+          if constexpr (OpA == Operand::transposed) {
+            for_each_block([&](T* packed, Index k, Index length) {
+              pack_left(packed, a, piece.row + row, rows, k, length);
+            });
+          }
           for (Index col = 0; col < piece.cols; col += block_cols) {
             const Index cols = std::min(block_cols, piece.cols - col);
             T* const result = c.data() + (piece.row + row) * c.outerStride() + piece.col + col;
             for_each_block([&](const T* packed, Index k, Index length) {
-              pack_right(right, piece.col + col, cols, k, length, piece.number);
-              ProductKernel<T>::add(result, c.outerStride(), packed, right, rows, cols, length,
-                                    alpha);
+              const Panels<T> panels =
+                  pack_right(right, piece.col + col, cols, k, length, piece.number);
+              for_each_row_block(rows, [&](Index i, Index block) {
+                const LeftRows<T> own =
+                    OpA == Operand::transposed
+                        ? LeftRows<T>{packed + i * length, 1, block}
+                        : LeftRows<T>{a.data() + (piece.row + row + i) * a.outerStride() + k,
+                                      a.outerStride(), 1};
+                multiply_rows<true>(result + i * c.outerStride(), c.outerStride(), block, cols,
+                                    alpha, own, panels, length);
+              });
             });
           }
         }
@@ -117,8 +132,22 @@ class ProductSplit {
   }
 
  private:
-  static constexpr Index block_cols = 4 * ProductKernel<T>::register_cols;
+  static constexpr Index block_cols = 6 * panel_cols<T>;
   static constexpr Index most_packed = (Index{1} << 21) / Index{sizeof(T)};
+
+  /// Columns of a that are a block's rows, beside one another: in a they are far apart.
+  static void pack_left(T* to, const ConstMap<T>& a, Index row, Index rows, Index k, Index depth) {
+    const T* const from = a.data() + k * a.outerStride() + row;
+    for_each_row_block(rows, [&](Index i, Index block) {
+      const auto copy = [&](auto count) {
+        const T* own = from + i;
+        for (Index l = 0; l < depth; ++l, own += a.outerStride(), to += count) {
+          for (Index j = 0; j < count; ++j) to[j] = own[j];
+        }
+      };
+      block == block_rows ? copy(std::integral_constant<Index, block_rows>()) : copy(block);
+    });
+  }
 
   Index block_depth_;
   bool by_columns_;
@@ -150,17 +179,11 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
     if (c.rows() == 1) return add_matrix_vector<op>(c.data(), alpha, b, a.data());
   }
   ProductSplit<T>(c.rows(), c.cols(), depth)
-      .run(
-          c, alpha, depth,
-          [&](T* to, Index row, Index rows, Index k, Index length) {
-            const T* const from =
-                a.data() + (a_plain ? row * a.outerStride() + k : k * a.outerStride() + row);
-            ProductKernel<T>::template pack_left<OpA>(to, from, a.outerStride(), rows, length);
-          },
-          [&](T* to, Index col, Index cols, Index k, Index length, Index /*piece*/) {
-            const T* const from =
-                b.data() + (b_plain ? k * b.outerStride() + col : col * b.outerStride() + k);
-            ProductKernel<T>::template pack_right<OpB>(to, from, b.outerStride(), cols, length);
+      .template run<OpA>(
+          c, alpha, a, depth, [&](T* to, Index col, Index cols, Index k, Index length, Index) {
+            return b_plain ? pack_panels(to, columns_of(rows_of(b, k, length), col, cols))
+                           : pack_panels_of_transposed(
+                                 to, columns_of(rows_of(b, col, cols), k, length));
           });
 }
 
@@ -172,7 +195,6 @@ struct ReadBlocks;
 /// than one row: the same bits.
 template <Operand OpB, class T, class Read>
 void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& read) {
-  using Kernel = ProductKernel<T>;
   const Index depth = a.cols();
   if (c.rows() == 0 || c.cols() == 0 || depth == 0) return;
 
@@ -180,26 +202,19 @@ void add_product_by_parts(MutableMap<T> c, const ConstMap<T>& a, const Read& rea
   const ProductSplit<T> split(c.rows(), c.cols(), depth);
   const Index block = split.right_block();
   T* const parts = scratch<T, ReadBlocks>(block * split.pieces());
-  split.run(
-      c, T(1), depth,
-      [&](T* to, Index row, Index rows, Index k, Index length) {
-        Kernel::template pack_left<Operand::plain>(to, a.data() + row * a.outerStride() + k,
-                                                   a.outerStride(), rows, length);
-      },
-      [&](T* to, Index col, Index cols, Index k, Index length, Index piece) {
+  split.template run<Operand::plain>(
+      c, T(1), a, depth, [&](T* to, Index col, Index cols, Index k, Index length, Index piece) {
         T* const part = parts + piece * block;
         const Index wide = transposed ? length : cols;
         const ConstMap<T> b =
             read(transposed ? col : k, transposed ? k : col,
                  MutableMap<T>(part, transposed ? cols : length, wide, Eigen::OuterStride<>(wide)));
-        Kernel::template pack_right<OpB>(to, b.data(), b.outerStride(), cols, length);
+        return transposed ? pack_panels_of_transposed(to, b) : pack_panels(to, b);
       });
 }
 
-struct PackedRows;
-
-/// A right factor op(b) [depth, cols] packed for Eigen's kernel once, for many products, each of
-/// which would pack it again. A copy as large as b; any number of threads may multiply with it.
+/// A right factor op(b) [depth, cols] packed for the kernel once, for many products, each of which
+/// would pack it again. A copy as large as b; any number of threads may multiply with it.
 template <class T>
 class PackedFactor {
  public:
@@ -211,61 +226,48 @@ class PackedFactor {
     constexpr bool plain = Op == Operand::plain;
     depth_ = plain ? b.rows() : b.cols();
     cols_ = plain ? b.cols() : b.rows();
-    kc_ = kernel_depth<T>(depth_, cols_);
-    block_size_ = whole_lines(kc_ * cols_);
-    T* const memory = memory_.shape((depth_ + kc_ - 1) / kc_, block_size_).data();
-    for_each_block([&](Index first, Index count) {
-      Kernel::template pack_right<Op>(memory + first / kc_ * block_size_,
-                                      b.data() + first * (plain ? b.outerStride() : 1),
-                                      b.outerStride(), cols_, count);
-    });
-  }
-
-  /// Takes the memory that this thread's add_product will need for such a factor.
-  static void reserve(Index depth, Index cols) {
-    (void)packed_rows(kernel_depth<T>(depth, cols), Kernel::register_rows);
-  }
-
-  /// c += alpha * a * b on this thread, a few rows of c at a time, which come from memory while
-  /// others are computed.
-  void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
-    add_product(c, alpha, a, Kernel::register_rows);
-  }
-  /// The same for a c that the caches hold, with more rows at a time.
-  void add_tall_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
-    add_product(c, alpha, a, std::min<Index>(whole_lines(c.rows()), 512));
-  }
-
- private:
-  using Kernel = ProductKernel<T>;
-
-  void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, Index tile) const {
-    T* const packed = packed_rows(kc_, tile);
-    for (Index row = 0; row < c.rows(); row += tile) {
-      const Index rows = std::min(tile, c.rows() - row);
-      for_each_block([&](Index first, Index count) {
-        Kernel::template pack_left<Operand::plain>(packed, a.data() + row * a.outerStride() + first,
-                                                   a.outerStride(), rows, count);
-        Kernel::add(c.data() + row * c.outerStride(), c.outerStride(), packed,
-                    memory_.data() + first / kc_ * block_size_, rows, cols_, count, alpha);
-      });
+    part_ = depth_part(depth_);
+    T* to = memory_.shape(depth_, packed_size<T>(cols_, 1)).data();
+    for (Index k = 0; k < depth_; k += part_) {
+      const Index length = std::min(part_, depth_ - k);
+      if constexpr (plain) {
+        pack_panels(to, rows_of(b, k, length));
+      } else {
+        pack_panels_of_transposed(to, columns_of(b, k, length));
+      }
+      to += packed_size<T>(cols_, length);
     }
   }
 
-  template <class F>
-  void for_each_block(const F& f) const {
-    for (Index first = 0; first < depth_; first += kc_) f(first, std::min(kc_, depth_ - first));
+  /// c = alpha a b on this thread, all columns of a few rows after one another, as c may be far
+  /// larger than the caches.
+  void product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const {
+    if (depth_ == 0) c.setZero();
+    run(c, alpha, a, false);
   }
+  /// c += alpha a b.
+  void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a) const { run(c, alpha, a, true); }
 
-  /// A line more than it needs: kernels may look ahead.
-  [[nodiscard]] static T* packed_rows(Index depth, Index rows) {
-    return scratch<T, PackedRows>(whole_lines(rows * depth) + line_numbers);
+ private:
+  void run(MutableMap<T> c, T alpha, const ConstMap<T>& a, bool adds) const {
+    const T* b = memory_.data();
+    for (Index k = 0; k < depth_; k += part_) {
+      const Index length = std::min(part_, depth_ - k);
+      const Panels<T> panels{b, panel_cols<T> * length, panel_cols<T>};
+      for_each_row_block(c.rows(), [&](Index i, Index rows) {
+        const LeftRows<T> own{a.data() + i * a.outerStride() + k, a.outerStride(), 1};
+        T* const to = c.data() + i * c.outerStride();
+        adds || k > 0
+            ? multiply_rows<true>(to, c.outerStride(), rows, cols_, alpha, own, panels, length)
+            : multiply_rows<false>(to, c.outerStride(), rows, cols_, alpha, own, panels, length);
+      });
+      b += packed_size<T>(cols_, length);
+    }
   }
 
   Index depth_ = 0;
   Index cols_ = 0;
-  Index kc_ = 1;
-  Index block_size_ = 0;  // each begins on a line, as vectors are loaded from there
+  Index part_ = 1;
   Buffer<T> memory_;
 };
 

@@ -9,6 +9,9 @@
 #include "mora/core/elementwise.hpp"
 #include "mora/core/lines.hpp"
 #include "mora/core/product.hpp"
+#include "mora/core/register_block.hpp"
+#include "mora/core/scratch.hpp"
+#include "mora/models/layers/causal_tile.hpp"
 #include "mora/models/layers/swiglu.hpp"
 
 /// \file
@@ -23,6 +26,8 @@ struct ScoreTile;
 struct ScoreGradientTile;
 struct RunningSoftmax;
 struct OutputDotGradient;
+struct PackedKeys;
+struct PackedValues;
 
 /// Sides of the tiles that cut `length` evenly, none above `most`.
 [[nodiscard]] inline Index attention_tile(Index length, Index most) {
@@ -33,22 +38,22 @@ struct OutputDotGradient;
 inline constexpr Index most_queries = 48;
 inline constexpr Index most_keys = 128;
 
-/// A tile [queries, keys] whose rows begin on whole vectors: their exponentials are taken of whole
-/// vectors too, and what lies behind the last key is never read as a number.
+/// A tile whose rows are whole vectors, of which exponentials are taken too: what lies behind the
+/// last key is never read as a number.
 template <class T, class Purpose>
-[[nodiscard]] MutableMap<T> zero_tile(Index queries, Index keys) {
-  const Index stride = whole_vectors(keys);
-  T* const numbers = scratch<T, Purpose>(queries * stride);
-  std::fill_n(numbers, queries * stride, T(0));
-  return {numbers, queries, keys, Eigen::OuterStride<>(stride)};
+[[nodiscard]] MutableMap<T> score_tile(const CausalTile& tile) {
+  return scratch<T, Purpose>(tile.queries, whole_vectors(tile.keys));
 }
 
-/// scores = scale q k^T, [queries, keys].
+/// Rows of x packed as columns for the kernel, and those from `first` on, a whole number of panels.
+template <class Purpose, class T>
+[[nodiscard]] Panels<T> rows_as_columns(const ConstMap<T>& x) {
+  T* const to = scratch<T, Purpose>(packed_size<T>(x.rows(), x.cols()));
+  return pack_panels_of_transposed(to, x);
+}
 template <class T>
-[[nodiscard]] MutableMap<T> scores_of(const ConstMap<T>& q, const ConstMap<T>& k, T scale) {
-  MutableMap<T> scores = zero_tile<T, ScoreTile>(q.rows(), k.rows());
-  add_product<Operand::plain, Operand::transposed, T>(scores, scale, q, k);
-  return scores;
+[[nodiscard]] Panels<T> columns_from(const Panels<T>& x, Index first) {
+  return {x.data + first / panel_cols<T> * x.panel_stride, x.panel_stride, x.depth_stride};
 }
 
 /// row[j] = exp(row[j] - shift) for the first `visible` numbers of a row, zero for others up to
@@ -60,11 +65,6 @@ void exponentials(T* row, Index visible, Index size, T shift) {
   std::fill(row + visible, row + size, T(0));
 }
 
-/// How many of `keys` keys from `first_key` on the query at `position` may see.
-[[nodiscard]] inline Index visible_keys(Index position, Index first_key, Index keys) {
-  return std::clamp<Index>(position + 1 - first_key, 0, keys);
-}
-
 /// out [queries, d] = softmax(scale q k^T, causal) v for q [queries, d] at positions past,
 /// past + 1, ..., and k, v [past + queries, d]. `log_sum`, unless null, keeps log sum exp of every
 /// row, at a distance of log_sum_stride.
@@ -73,8 +73,10 @@ void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMa
                        MutableMap<T> out, T* log_sum, Index log_sum_stride) {
   const Index past = k.rows() - q.rows();
   const Index query_tile = attention_tile(q.rows(), most_queries);
-  const Index key_tile = attention_tile(k.rows(), most_keys);
-  out.setZero();
+  const Index key_tile = whole_panels(attention_tile(k.rows(), most_keys), panel_cols<T>);
+  const bool single = q.rows() == 1;  // nothing to pack the keys for
+  const Panels<T> key_columns = single ? Panels<T>{} : rows_as_columns<PackedKeys>(k);
+  if (single) out.setZero();
   for (Index q0 = 0; q0 < q.rows(); q0 += query_tile) {
     const Index queries = std::min(query_tile, q.rows() - q0);
     const ConstMap<T> q_tile = rows_of(q, q0, queries);
@@ -85,17 +87,24 @@ void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMa
     std::fill_n(sum, queries, T(0));
     const Index seen = past + q0 + queries;  // by the last query
     for (Index k0 = 0; k0 < seen; k0 += key_tile) {
-      const Index keys = std::min(key_tile, seen - k0);
-      MutableMap<T> scores = scores_of<T>(q_tile, rows_of(k, k0, keys), scale);
+      const CausalTile tile{past + q0, queries, k0, std::min(key_tile, seen - k0)};
+      MutableMap<T> scores = score_tile<T, ScoreTile>(tile);
+      if (single) {
+        scores.setZero();
+        add_product<Operand::plain, Operand::transposed, T>(columns_of(scores, 0, tile.keys), scale,
+                                                            q, rows_of(k, k0, tile.keys));
+      } else {
+        tile.scores(scores, scale, q_tile, columns_from(key_columns, k0));
+      }
       for (Index i = 0; i < queries; ++i) {
-        const Index visible = visible_keys(past + q0 + i, k0, keys);
+        const Index visible = tile.visible(i);
         T* const row = scores.data() + i * scores.outerStride();
         if (visible == 0) {
-          std::fill_n(row, keys, T(0));
+          std::fill_n(row, scores.cols(), T(0));
           continue;
         }
         const T top = std::max(largest[i], RowArray<T>(row, visible).maxCoeff());
-        exponentials(row, visible, scores.outerStride(), top);
+        exponentials(row, visible, scores.cols(), top);
         const Index whole = whole_vectors(visible);
         const T added = sum_of<T>(whole, [=](Index j) { return row[j]; });
         if (k0 > 0) {
@@ -106,8 +115,15 @@ void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMa
         sum[i] += added;
         largest[i] = top;
       }
-      add_product<Operand::plain, Operand::plain, T>(out_tile, T(1), as_const(scores),
-                                                     rows_of(v, k0, keys));
+      const ConstMap<T> v_tile = rows_of(v, k0, tile.keys);
+      if (single) {
+        add_product<Operand::plain, Operand::plain, T>(
+            out, T(1), as_const(columns_of(scores, 0, tile.keys)), v_tile);
+      } else if (k0 > 0) {
+        tile.weighted<true>(out_tile, T(1), as_const(scores), v_tile);
+      } else {
+        tile.weighted<false>(out_tile, T(1), as_const(scores), v_tile);
+      }
     }
     for (Index i = 0; i < queries; ++i) {
       out_tile.row(i) *= T(1) / sum[i];
@@ -125,7 +141,9 @@ void attention_add_backward(const ConstMap<T>& q, const ConstMap<T>& k, const Co
                             MutableMap<T> dv) {
   const Index length = q.rows();
   const Index query_tile = attention_tile(length, most_queries);
-  const Index key_tile = attention_tile(length, most_keys);
+  const Index key_tile = whole_panels(attention_tile(length, most_keys), panel_cols<T>);
+  const Panels<T> key_columns = rows_as_columns<PackedKeys>(k);
+  const Panels<T> value_columns = rows_as_columns<PackedValues>(v);
   T* const along = scratch<T, OutputDotGradient>(length);
   for (Index i = 0; i < length; ++i) {
     along[i] =
@@ -137,30 +155,22 @@ void attention_add_backward(const ConstMap<T>& q, const ConstMap<T>& k, const Co
     const ConstMap<T> dout_tile = rows_of(dout, q0, queries);
     const Index end = q0 + queries;  // of the keys that the last query sees
     for (Index k0 = 0; k0 < end; k0 += key_tile) {
-      const Index keys = std::min(key_tile, end - k0);
-      const ConstMap<T> k_tile = rows_of(k, k0, keys);
-      MutableMap<T> p = scores_of<T>(q_tile, k_tile, scale);
+      const CausalTile tile{q0, queries, k0, std::min(key_tile, end - k0)};
+      MutableMap<T> p = score_tile<T, ScoreTile>(tile);
+      MutableMap<T> ds = score_tile<T, ScoreGradientTile>(tile);
+      tile.scores(p, scale, q_tile, columns_from(key_columns, k0));
+      tile.scores(ds, T(1), dout_tile, columns_from(value_columns, k0));
       for (Index i = 0; i < queries; ++i) {
-        const Index visible = visible_keys(q0 + i, k0, keys);
-        exponentials(p.data() + i * p.outerStride(), visible, p.outerStride(),
-                     log_sum[(q0 + i) * log_sum_stride]);
+        const Index visible = tile.visible(i);
+        T* const p_row = p.data() + i * p.outerStride();
+        T* const ds_row = ds.data() + i * ds.outerStride();
+        exponentials(p_row, visible, p.cols(), log_sum[(q0 + i) * log_sum_stride]);
+        for (Index j = 0; j < visible; ++j) ds_row[j] = p_row[j] * (ds_row[j] - along[q0 + i]);
+        std::fill(ds_row + visible, ds_row + ds.cols(), T(0));
       }
-      add_product<Operand::transposed, Operand::plain, T>(rows_of(dv, k0, keys), T(1), as_const(p),
-                                                          dout_tile);
-      MutableMap<T> ds = zero_tile<T, ScoreGradientTile>(queries, keys);
-      add_product<Operand::plain, Operand::transposed, T>(ds, T(1), dout_tile,
-                                                          rows_of(v, k0, keys));
-      for (Index i = 0; i < queries; ++i) {
-        T* const d_row = ds.data() + i * ds.outerStride();
-        const T* const p_row = p.data() + i * p.outerStride();
-        for (Index j = 0; j < p.outerStride(); ++j) {
-          d_row[j] = p_row[j] * (d_row[j] - along[q0 + i]);
-        }
-      }
-      add_product<Operand::plain, Operand::plain, T>(rows_of(dq, q0, queries), scale, as_const(ds),
-                                                     k_tile);
-      add_product<Operand::transposed, Operand::plain, T>(rows_of(dk, k0, keys), scale,
-                                                          as_const(ds), q_tile);
+      tile.add_by_keys(rows_of(dv, k0, tile.keys), T(1), as_const(p), dout_tile);
+      tile.weighted<true>(rows_of(dq, q0, queries), scale, as_const(ds), rows_of(k, k0, tile.keys));
+      tile.add_by_keys(rows_of(dk, k0, tile.keys), scale, as_const(ds), q_tile);
     }
   }
 }

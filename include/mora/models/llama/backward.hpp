@@ -83,9 +83,10 @@ class LlamaBackward {
   /// by their input is written to dx, unless that is null.
   void product(Index layer, LlamaProduct product, const ConstMap<T>& x, const ConstMap<T>& dy,
                const LlamaBlock<T>& state, MutableMap<T>* dx) {
-    if (dx) fill_zero(*dx);
-    if (parts_.step && dx) {
-      parts_.step->at(layer, product).backward.add_tall_product(*dx, T(1), dy);
+    if (dx && parts_.step) {
+      parts_.step->at(layer, product).backward.product(*dx, T(1), dy);
+    } else if (dx) {
+      fill_zero(*dx);
     }
     Index first = 0;
     for (const LlamaSlot slot : slots_of(product)) {

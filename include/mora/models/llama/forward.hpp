@@ -222,8 +222,12 @@ class LlamaForward {
   template <bool adds>
   void compute(Index layer, LlamaProduct product, const ConstMap<T>& x, MutableMap<T> y,
                LlamaBlock<T>& state, bool kept) {
-    if (!adds) fill_zero(y);
-    if (parts_.step) parts_.step->at(layer, product).forward.add_tall_product(y, T(1), x);
+    if (parts_.step) {
+      const PackedFactor<T>& w = parts_.step->at(layer, product).forward;
+      adds ? w.add_product(y, T(1), x) : w.product(y, T(1), x);
+    } else if (!adds) {
+      fill_zero(y);
+    }
     Index first = 0;
     for (const LlamaSlot slot : slots_of(product)) {
       const std::size_t place = LlamaTensors::at(layer, slot);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <mutex>
@@ -119,6 +121,29 @@ void infer_groups(const LlamaParts<T>& parts, const Batch& batch, const F& f) {
   });
 }
 
+/// Turns of groups that add to the same gradients, in their order whichever threads they are on.
+template <std::size_t lanes>
+class Turns {
+ public:
+  /// Calls f() when the lane's earlier groups are done.
+  template <class F>
+  void take(Index lane, Index turn, const F& f) {
+    std::atomic<Index>& done = done_[static_cast<std::size_t>(lane)];
+    for (Index now = done.load(); now != turn; now = done.load()) done.wait(now);
+    struct Next {  // also where f throws: nobody may wait for ever
+      std::atomic<Index>& done;
+      ~Next() {
+        ++done;
+        done.notify_all();
+      }
+    } next{done};
+    f();
+  }
+
+ private:
+  std::array<std::atomic<Index>, lanes> done_ = {};
+};
+
 /// The training pass over a batch. Groups are dealt out to lanes, which have copies of the
 /// adapters: their gradients are added up in the lanes' order at the end.
 template <Real T>
@@ -155,18 +180,19 @@ class LlamaTraining {
         StepWeights<T>::possible(parts);
     stepped ? step_.make(parts) : step_.clear();
     losses_.assign(static_cast<std::size_t>(groups.size()), {});
-    parallel_pieces(lanes, 1, [&](Index lane, Index) {
-      LlamaAdapterSet<T>& copy = lanes_[static_cast<std::size_t>(lane)];
-      LlamaParts<T> own = parts;
-      own.set = &copy;
-      own.step = stepped ? &step_ : nullptr;
-      for (Index group = lane; group < groups.size(); group += lanes) {
+    Turns<most_lanes> turns;
+    parallel_pieces(groups.size(), 1, [&](Index group, Index) {
+      turns.take(group % lanes, group / lanes, [&] {
+        LlamaAdapterSet<T>& copy = lanes_[static_cast<std::size_t>(group % lanes)];
+        LlamaParts<T> own = parts;
+        own.set = &copy;
+        own.step = stepped ? &step_ : nullptr;
         pool_.borrow([&](auto& item) {
           item.work.first_position = groups.copy(batch, group, item.batch);
           losses_[static_cast<std::size_t>(group)] =
               run_group(own, copy, item.batch, weight, keep, dropout, item.work);
         });
-      }
+      });
     });
     add_gradients(set, lanes);
     LossSum total;

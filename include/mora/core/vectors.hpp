@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "mora/core/index.hpp"
+
+/// \file
+/// Vectors of numbers as wide as the registers of the processor for which this is compiled.
+
+namespace mora::inline MORA_ABI::detail {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+#elif defined(__AVX__)
+inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
+#endif
+
+template <class T, int bytes = vector_bytes>
+struct VectorOf {
+  using type [[gnu::vector_size(bytes)]] = T;
+};
+/// The numbers of a vector.
+template <class T>
+inline constexpr Index vector_lanes = vector_bytes / Index{sizeof(T)};
+
+/// A vector from memory, of any alignment, and back.
+template <class Vector, class T>
+[[gnu::always_inline]] inline void load(Vector& to, const T* from) {
+  std::memcpy(&to, from, sizeof to);
+}
+template <class T, class Vector>
+[[gnu::always_inline]] inline void store(T* to, const Vector& from) {
+  std::memcpy(to, &from, sizeof from);
+}
+
+/// Calls f(i) for i < n, as constants: compilers keep arrays in registers only where they see every
+/// index.
+template <class F, int... i>
+[[gnu::always_inline]] inline void repeat(const F& f, std::integer_sequence<int, i...>) {
+  (f(std::integral_constant<int, i>()), ...);
+}
+template <int n, class F>
+[[gnu::always_inline]] inline void repeat(const F& f) {
+  repeat(f, std::make_integer_sequence<int, n>());
+}
+
+}  // namespace mora::inline MORA_ABI::detail
