@@ -88,6 +88,8 @@ class ProductSplit {
   void run(MutableMap<T> c, T alpha, const ConstMap<T>& a, Index depth,
            const PackRight& pack_right) const {
     T* const buffers = memory();
+    constexpr bool plain = OpA == Operand::plain;
+    const bool packs = !plain || far_apart(a.outerStride());
     parallel_pieces(size_, piece_, [&](Index first, Index count) {
       const Index number = first / piece_;
       const Piece piece = by_columns_ ? Piece{number, 0, c.rows(), first, count}
@@ -104,9 +106,9 @@ class ProductSplit {
               f(packed, k, std::min(block_depth_, end - k));
             }
           };
-          if constexpr (OpA == Operand::transposed) {
+          if (packs) {
             for_each_block([&](T* packed, Index k, Index length) {
-              pack_left(packed, a, piece.row + row, rows, k, length);
+              pack_left<OpA>(packed, a, piece.row + row, rows, k, length);
             });
           }
           for (Index col = 0; col < piece.cols; col += block_cols) {
@@ -116,11 +118,12 @@ class ProductSplit {
               const Panels<T> panels =
                   pack_right(right, piece.col + col, cols, k, length, piece.number);
               for_each_row_block(rows, [&](Index i, Index block) {
-                const LeftRows<T> own =
-                    OpA == Operand::transposed
-                        ? LeftRows<T>{packed + i * length, 1, block}
-                        : LeftRows<T>{a.data() + (piece.row + row + i) * a.outerStride() + k,
-                                      a.outerStride(), 1};
+                LeftRows<T> own{a.data() + (piece.row + row + i) * a.outerStride() + k,
+                                a.outerStride(), 1};
+                if (packs) {
+                  own = plain ? LeftRows<T>{packed + i * length, length, 1}
+                              : LeftRows<T>{packed + i * length, 1, block};
+                }
                 multiply_rows<true>(result + i * c.outerStride(), c.outerStride(), block, cols,
                                     alpha, own, panels, length);
               });
@@ -135,8 +138,20 @@ class ProductSplit {
   static constexpr Index block_cols = 6 * panel_cols<T>;
   static constexpr Index most_packed = (Index{1} << 21) / Index{sizeof(T)};
 
-  /// Columns of a that are a block's rows, beside one another: in a they are far apart.
+  /// Rows so far apart are in one another's places of L1, and each on a page of its own.
+  [[nodiscard]] static bool far_apart(Index stride) {
+    return stride * Index{sizeof(T)} >= Index{1} << 12;
+  }
+
+  /// Rows of op(a) that follow one another, so that L1 holds those of a block.
+  template <Operand OpA>
   static void pack_left(T* to, const ConstMap<T>& a, Index row, Index rows, Index k, Index depth) {
+    if constexpr (OpA == Operand::plain) {
+      for (Index i = row; i < row + rows; ++i, to += depth) {
+        std::copy_n(a.data() + i * a.outerStride() + k, depth, to);
+      }
+      return;
+    }
     const T* const from = a.data() + k * a.outerStride() + row;
     for_each_row_block(rows, [&](Index i, Index block) {
       const auto copy = [&](auto count) {

@@ -23,8 +23,9 @@ inline constexpr int block_rows = 6;
 /// Columns of a block. Panels of so many are what a right factor is cut into.
 template <class T>
 inline constexpr Index panel_cols = 2 * vector_lanes<T>;
-[[nodiscard]] inline Index whole_panels(Index cols, Index panel) {
-  return (cols + panel - 1) / panel * panel;
+template <class T>
+[[nodiscard]] Index whole_panels(Index cols) {
+  return (cols + panel_cols<T> - 1) / panel_cols<T> * panel_cols<T>;
 }
 
 /// Rows of a left factor: row i has its k-th number at data[i row_stride + k depth_stride].
@@ -156,7 +157,7 @@ template <class T>
 /// Numbers that a packed factor takes.
 template <class T>
 [[nodiscard]] Index packed_size(Index cols, Index depth) {
-  return whole_panels(cols, panel_cols<T>) * depth;
+  return whole_panels<T>(cols) * depth;
 }
 
 /// b [depth, cols] in panels that follow one another, whose last columns are zeros where b has no

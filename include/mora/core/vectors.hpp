@@ -27,6 +27,11 @@ struct VectorOf {
 /// The numbers of a vector.
 template <class T>
 inline constexpr Index vector_lanes = vector_bytes / Index{sizeof(T)};
+/// What whole vectors hold.
+template <class T>
+[[nodiscard]] Index whole_lanes(Index size) {
+  return (size + vector_lanes<T> - 1) / vector_lanes<T> * vector_lanes<T>;
+}
 
 /// A vector from memory, of any alignment, and back.
 template <class Vector, class T>

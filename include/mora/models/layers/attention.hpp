@@ -73,7 +73,7 @@ void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMa
                        MutableMap<T> out, T* log_sum, Index log_sum_stride) {
   const Index past = k.rows() - q.rows();
   const Index query_tile = attention_tile(q.rows(), most_queries);
-  const Index key_tile = whole_panels(attention_tile(k.rows(), most_keys), panel_cols<T>);
+  const Index key_tile = whole_panels<T>(attention_tile(k.rows(), most_keys));
   const bool single = q.rows() == 1;  // nothing to pack the keys for
   const Panels<T> key_columns = single ? Panels<T>{} : rows_as_columns<PackedKeys>(k);
   if (single) out.setZero();
@@ -141,7 +141,7 @@ void attention_add_backward(const ConstMap<T>& q, const ConstMap<T>& k, const Co
                             MutableMap<T> dv) {
   const Index length = q.rows();
   const Index query_tile = attention_tile(length, most_queries);
-  const Index key_tile = whole_panels(attention_tile(length, most_keys), panel_cols<T>);
+  const Index key_tile = whole_panels<T>(attention_tile(length, most_keys));
   const Panels<T> key_columns = rows_as_columns<PackedKeys>(k);
   const Panels<T> value_columns = rows_as_columns<PackedValues>(v);
   T* const along = scratch<T, OutputDotGradient>(length);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "mora/core/lines.hpp"
 #include "mora/core/product.hpp"
 #include "mora/core/register_block.hpp"
 #include "mora/core/scratch.hpp"
@@ -36,13 +35,13 @@ struct CausalTile {
     return std::clamp<Index>(first_key + j - first_query, 0, queries);
   }
 
-  /// scores [queries, whole vectors of keys] = scale q k^T, as far as queries see; k is packed as
-  /// columns, from the tile's first key on.
+  /// scores [queries, keys] = scale q k^T, as far as queries see, in whole vectors: rows of scores
+  /// are no shorter. k is packed as columns, from the tile's first key on.
   template <class T>
   void scores(MutableMap<T> scores, T scale, const ConstMap<T>& q, const Panels<T>& k) const {
     for_each_row_block(queries, [&](Index i, Index rows) {
       multiply_rows<false>(scores.data() + i * scores.outerStride(), scores.outerStride(), rows,
-                           whole_vectors(visible(i + rows - 1)), scale,
+                           whole_lanes<T>(visible(i + rows - 1)), scale,
                            {q.data() + i * q.outerStride(), q.outerStride(), 1}, k, q.cols());
     });
   }
