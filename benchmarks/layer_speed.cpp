@@ -17,7 +17,7 @@
 // call, once warmed up: malloc and its kin). For merge: ms, base_ms of `W += D` on as many threads,
 // plain_ms of Eigen's `W += D` on one, ratio, fresh_ms of merge() into memory of its own and
 // copy_ms of copying W into memory of its own, on as many threads. product/<in>x<out>/tokens:<n>
-// compares the library's driver of Eigen's kernel (the frozen layer) with Eigen's own expression,
+// compares the library's product (the frozen layer) with Eigen's own expression,
 // the base there. <pass>_small/<in>x<out>/tokens:<n>/<format> compares a frozen layer whose weight
 // has 16 bits with the one whose weight has 32, the base there. update/<in>x<out>/r:<rank>/
 // tokens:<n>/<operator> compares MoRA's two ways to a layer's output, the update added to parts of

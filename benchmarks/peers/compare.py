@@ -106,7 +106,7 @@ def main():
         print(", ".join([f"{name}: PyTorch {first['version']}", *packages]))
         print(f"  {options.threads} threads, median of {options.rounds} rounds: times as fast (and its")
         print("  range), memory as a part of the peer's; most: how many times as fast a step would be")
-        print("  that did nothing but its products, by Eigen's kernel at its full speed")
+        print("  that did nothing but its products, by the library's kernel at its full speed")
         for size in options.sizes:
             for adapter in options.adapters:
                 pairs = [(f["mora"], f[name]) for _, s, a, f in rows if (s, a) == (size, adapter)]

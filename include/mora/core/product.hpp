@@ -52,6 +52,8 @@ class ProductSplit {
     size_ = by_columns_ ? cols : rows;
     const Index step = by_columns_ ? panel_cols<T> : Index{block_rows};
     piece_ = threads == 1 ? size_ : ((size_ + step - 1) / step + threads - 1) / threads * step;
+    // A row alone may be summed otherwise: compilers form no fused operations in a single chain.
+    while (!by_columns_ && piece_ < size_ && size_ % piece_ == 1) piece_ += step;
 
     const Index piece_rows = by_columns_ ? rows : piece_;
     const Index most_rows =

@@ -11,8 +11,8 @@
 /// \file
 /// The kernel under all matrix products: a block of a few rows by two vectors of columns, whose
 /// sums are in registers. The left factor is read as it lies, so that only the right one, which
-/// all rows of a product share, is ever packed. A number is one sum over the depth whatever block
-/// it is in: the same bits wherever a product is cut by rows or columns.
+/// all rows of a product share, need be packed. A number is one sum over the depth whatever block
+/// it is in: the same bits wherever a product is cut by rows, or by columns between panels.
 
 namespace mora::inline MORA_ABI::detail {
 

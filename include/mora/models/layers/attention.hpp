@@ -74,7 +74,7 @@ void attention_forward(const ConstMap<T>& q, const ConstMap<T>& k, const ConstMa
   const Index past = k.rows() - q.rows();
   const Index query_tile = attention_tile(q.rows(), most_queries);
   const Index key_tile = whole_panels<T>(attention_tile(k.rows(), most_keys));
-  const bool single = q.rows() == 1;  // nothing to pack the keys for
+  const bool single = q.rows() == 1 && past > 0;  // packing keys would be most of the work
   const Panels<T> key_columns = single ? Panels<T>{} : rows_as_columns<PackedKeys>(k);
   if (single) out.setZero();
   for (Index q0 = 0; q0 < q.rows(); q0 += query_tile) {

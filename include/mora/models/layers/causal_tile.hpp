@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "mora/core/lines.hpp"
 #include "mora/core/product.hpp"
 #include "mora/core/register_block.hpp"
 #include "mora/core/scratch.hpp"
@@ -10,6 +11,9 @@
 namespace mora::inline MORA_ABI::detail {
 
 struct RightFactor;
+
+// Rows of scores are as long as what the kernel writes of them.
+static_assert(vector_numbers % vector_lanes<float> == 0);
 
 /// b [depth, cols] for the kernel: in its place where its rows end with a vector, else packed.
 template <class T>
