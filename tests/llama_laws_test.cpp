@@ -203,45 +203,88 @@ struct NaiveAttention {
   }
 };
 
-TYPED_TEST(LlamaLaws, AttentionByTilesIsAttention) {
-  using T = TypeParam;
-  using mora::detail::map_of;
+/// A head of several: columns of a matrix that is NaN beside them.
+template <class T>
+class Head {
+ public:
+  explicit Head(const Matrix<T>& numbers)
+      : all_(Matrix<T>::Constant(numbers.rows(), numbers.cols() + 7, nan<T>)),
+        cols_(numbers.cols()) {
+    all_.middleCols(3, cols_) = numbers;
+  }
+  [[nodiscard]] mora::MutableMap<T> map() {
+    return mora::detail::columns_of(mora::detail::map_of(all_), 3, cols_);
+  }
+  [[nodiscard]] mora::ConstMap<T> map() const {
+    return mora::detail::columns_of(mora::detail::map_of(all_), 3, cols_);
+  }
+  [[nodiscard]] bool is_alone() const {
+    return all_.leftCols(3).array().isNaN().all() && all_.rightCols(4).array().isNaN().all();
+  }
+
+ private:
+  Matrix<T> all_;
+  Index cols_;
+};
+
+template <class T>
+void expect_attention(Index width, Index past, Index length) {
+  SCOPED_TRACE(testing::Message() << width << " numbers, " << length << " after " << past);
   Random random(1);
-  const Index width = 4;
-  const double scale = 0.7;
+  const double scale = 1.4 / std::sqrt(double(width));
+  // Scores far apart, so that the running maximum moves.
+  const Matrix<T> q = random.matrix<T>(length, width, 4.0);
+  const Matrix<T> k = random.matrix<T>(past + length, width, 4.0);
+  const Matrix<T> v = random.matrix<T>(past + length, width);
+  const NaiveAttention naive(q.template cast<double>(), k.template cast<double>(),
+                             v.template cast<double>(), scale);
+  const Head<T> q_head(q);
+  const Head<T> k_head(k);
+  const Head<T> v_head(v);
+  Head<T> out(Matrix<T>::Constant(length, width, nan<T>));
+  std::vector<T> log_sum(static_cast<std::size_t>(3 * length));
+  mora::detail::attention_forward<T>(q_head.map(), k_head.map(), v_head.map(), T(scale), out.map(),
+                                     log_sum.data(), 3);
+  const Within within{.relative = attention_tolerance<T>};
+  EXPECT_TRUE(near(out.map(), naive.out, within));
+  EXPECT_TRUE(out.is_alone());
+  if (past > 0) return;
+  const Matrix<T> dout = random.matrix<T>(length, width);
+  const Matrix<double> p = naive.probabilities;
+  const Matrix<double> d = dout.template cast<double>();
+  Matrix<double> ds = d * v.template cast<double>().transpose();
+  for (Index i = 0; i < length; ++i) ds.row(i).array() -= d.row(i).dot(naive.out.row(i));
+  ds = p.cwiseProduct(ds);
+  // They are added to.
+  const Matrix<T> ones = Matrix<T>::Ones(length, width);
+  Head<T> dq(ones);
+  Head<T> dk(ones);
+  Head<T> dv(ones);
+  const Head<T> dout_head(dout);
+  mora::detail::attention_add_backward<T>(q_head.map(), k_head.map(), v_head.map(), T(scale),
+                                          mora::detail::as_const(out.map()), log_sum.data(), 3,
+                                          dout_head.map(), dq.map(), dk.map(), dv.map());
+  const Matrix<double> start = Matrix<double>::Ones(length, width);
+  EXPECT_TRUE(near(dq.map(), start + scale * ds * k.template cast<double>(), within));
+  EXPECT_TRUE(near(dk.map(), start + scale * ds.transpose() * q.template cast<double>(), within));
+  EXPECT_TRUE(near(dv.map(), start + p.transpose() * d, within));
+  EXPECT_TRUE(dq.is_alone() && dk.is_alone() && dv.is_alone());
+}
+
+TYPED_TEST(LlamaLaws, AttentionByTilesIsAttention) {
   for (const auto& [past, length] : std::vector<std::pair<Index, Index>>{
            {0, 1}, {0, 2}, {0, 127}, {0, 128}, {0, 129}, {0, 300}, {1, 1}, {130, 1}, {200, 150}}) {
-    SCOPED_TRACE(testing::Message() << length << " after " << past);
-    // Scores far apart, so that the running maximum moves.
-    const auto q = random.matrix<T>(length, width, 4.0);
-    const auto k = random.matrix<T>(past + length, width, 4.0);
-    const auto v = random.matrix<T>(past + length, width);
-    const NaiveAttention naive(q.template cast<double>(), k.template cast<double>(),
-                               v.template cast<double>(), scale);
-    Matrix<T> out(length, width);
-    std::vector<T> log_sum(static_cast<std::size_t>(length));
-    mora::detail::attention_forward<T>(map_of(q), map_of(k), map_of(v), T(scale), map_of(out),
-                                       log_sum.data(), 1);
-    const Within within{.relative = attention_tolerance<T>};
-    EXPECT_TRUE(near(out, naive.out, within));
-    if (past > 0) continue;
-    const auto dout = random.matrix<T>(length, width);
-    const Matrix<double> p = naive.probabilities;
-    const Matrix<double> d = dout.template cast<double>();
-    Matrix<double> ds = d * v.template cast<double>().transpose();
-    for (Index i = 0; i < length; ++i) ds.row(i).array() -= d.row(i).dot(naive.out.row(i));
-    ds = p.cwiseProduct(ds);
-    // They are added to.
-    Matrix<T> dq = Matrix<T>::Ones(length, width);
-    Matrix<T> dk = dq;
-    Matrix<T> dv = dq;
-    mora::detail::attention_add_backward<T>(map_of(q), map_of(k), map_of(v), T(scale),
-                                            map_of(std::as_const(out)), log_sum.data(), 1,
-                                            map_of(dout), map_of(dq), map_of(dk), map_of(dv));
-    const Matrix<double> ones = Matrix<double>::Ones(length, width);
-    EXPECT_TRUE(near(dq, ones + scale * ds * k.template cast<double>(), within));
-    EXPECT_TRUE(near(dk, ones + scale * ds.transpose() * q.template cast<double>(), within));
-    EXPECT_TRUE(near(dv, ones + p.transpose() * d, within));
+    expect_attention<TypeParam>(4, past, length);
+  }
+}
+
+// Less than a vector, vectors, panels, and rests behind them.
+TYPED_TEST(LlamaLaws, AttentionOfHeadsOfAnySizeIsAttention) {
+  for (const Index width : {2, 6, 8, 12, 16, 20, 24, 40, 64}) {
+    for (const auto& [past, length] : std::vector<std::pair<Index, Index>>{
+             {0, 5}, {0, 13}, {0, 49}, {0, 131}, {1, 2}, {3, 7}, {127, 5}}) {
+      expect_attention<TypeParam>(width, past, length);
+    }
   }
 }
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <array>
 #include <mora/mora.hpp>
+#include <stdexcept>
+#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -102,6 +106,35 @@ Model wide_model(Kind kind, double dropout) {
   return model;
 }
 
+// Whichever thread a turn is on, and also after one that failed.
+TEST(LlamaThreads, TakeTheTurnsOfALaneInTheirOrder) {
+  constexpr Index lanes = 3;
+  constexpr Index items = 200;
+  for (const Index failing : {Index{-1}, Index{4}, Index{100}}) {
+    mora::detail::Turns<lanes> turns;
+    std::array<std::vector<Index>, lanes> order;
+    const auto run = [&] {
+      mora::detail::parallel_pieces(items, 1, [&](Index item, Index) {
+        turns.take(item % lanes, item / lanes, [&] {
+          if (item == failing) throw std::runtime_error("a turn that fails");
+          order[static_cast<std::size_t>(item % lanes)].push_back(item);
+        });
+      });
+    };
+    if (failing < 0) {
+      run();
+    } else {
+      EXPECT_THROW(run(), std::runtime_error);
+    }
+    Index taken = 0;
+    for (const auto& lane : order) {
+      EXPECT_TRUE(std::is_sorted(lane.begin(), lane.end()));
+      taken += std::ssize(lane);
+    }
+    EXPECT_EQ(taken, failing < 0 ? items : items - 1);
+  }
+}
+
 TEST(LlamaThreads, ComputeTheSameBitsInAnyNumber) {
   const int threads = omp_get_max_threads();
   for (const auto& [kind, dropout] : {std::pair(Kind::lora, 0.0),
@@ -117,8 +150,9 @@ TEST(LlamaThreads, ComputeTheSameBitsInAnyNumber) {
         omp_set_num_threads(number);
         Model model = wide_model(kind, dropout);
         model.set_recompute(recompute);
-        (void)model.accumulate_gradients(grouped_batch(500), 0.01);  // a thread takes sequences
-        const Batch batch = random_batch({50, 200, 1, 17}, 500);     // threads share products
+        // A thread takes groups of sequences: more than there are lanes, so that some wait.
+        (void)model.accumulate_gradients(grouped_batch(500, 100), 0.01);
+        const Batch batch = random_batch({50, 200, 1, 17}, 500);  // threads share products
         Bits bits = bits_of(model.logits(batch));
         bits.bytes += bits_of(Matrix<double>::Constant(1, 1, model.loss(batch).sum)).bytes;
         const double loss = model.accumulate_gradients(batch, 0.01).sum;

@@ -193,17 +193,33 @@ TYPED_TEST(Product, WithANarrowFactorHasTheSameBitsOfARowInAnyPlace) {
 }
 
 // A single chain of additions would be wrong by 3e-6.
-TEST(NarrowProduct, OfAGreatDepthIsAsExactAsTheOther) {
+template <class F>
+void expect_exact_over_a_great_depth(const F& add_product) {
   Random random(1);
   const auto x = random.matrix<double>(32, 100'000);
   const auto v = random.matrix<double>(100'000, 8);
   const Matrix<float> x_float = x.cast<float>();
   const Matrix<float> v_float = v.cast<float>();
-  Matrix<float> c(32, 8);
-  mora::detail::narrow_product<Operand::plain, float>(map_of(c), 1.0F, map_of(x_float),
-                                                      map_of(v_float));
+  Matrix<float> c = Matrix<float>::Zero(32, 8);
+  add_product(map_of(c), 1.0F, map_of(x_float), map_of(v_float));
   const Matrix<double> expected = x_float.cast<double>().lazyProduct(v_float.cast<double>());
   EXPECT_LE((c.cast<double>() - expected).norm(), 1e-6 * expected.norm());
+}
+
+TEST(ProductOfAGreatDepth, IsExact) {
+  expect_exact_over_a_great_depth([](auto c, float alpha, const auto& x, const auto& v) {
+    mora::detail::add_product<Operand::plain, Operand::plain, float>(c, alpha, x, v);
+  });
+}
+TEST(ProductOfAGreatDepth, WithAPackedFactorIsExact) {
+  expect_exact_over_a_great_depth([](auto c, float alpha, const auto& x, const auto& v) {
+    mora::detail::PackedFactor<float>(v).product(c, alpha, x);
+  });
+}
+TEST(ProductOfAGreatDepth, WithANarrowFactorIsExact) {
+  expect_exact_over_a_great_depth([](auto c, float alpha, const auto& x, const auto& v) {
+    mora::detail::narrow_product<Operand::plain, float>(c, alpha, x, v);
+  });
 }
 
 TYPED_TEST(Product, OfANarrowFactorsTransposeAndOfItsOwn) {
@@ -260,7 +276,8 @@ void expect_same_for_every_number_of_threads(const Product& add_product) {
        {Sizes{97, 1001, 103}, Sizes{1001, 97, 103}, Sizes{1, 3001, 701}, Sizes{300, 301, 299},
         Sizes{2, 701, 900}, Sizes{701, 2, 900}, Sizes{1, 65, 2048}, Sizes{1, 129, 2048},
         Sizes{1, 1025, 2048}, Sizes{1, 2049, 300}, Sizes{2300, 30, 64}, Sizes{701, 8, 900},
-        Sizes{8, 701, 900}, Sizes{701, 6, 900}, Sizes{5, 701, 900}}) {
+        Sizes{8, 701, 900}, Sizes{701, 6, 900}, Sizes{5, 701, 900}, Sizes{13, 20, 4096},
+        Sizes{13, 2, 4096}}) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " x " << sizes.depth << " x " << sizes.cols);
     Random random(1);
     const Factors<T, OpA, OpB> factors(sizes, random);

@@ -46,6 +46,8 @@ MORA_TESTS_EXTERN template void multiply_rows<true>(double*, Index, Index, Index
 MORA_TESTS_EXTERN template void multiply_rows<false>(double*, Index, Index, Index, double,
                                                      const LeftRows<double>&, const Panels<double>&,
                                                      Index);
+MORA_TESTS_EXTERN template Panels<float> pack_panels(float*, const ConstMap<float>&);
+MORA_TESTS_EXTERN template Panels<double> pack_panels(double*, const ConstMap<double>&);
 MORA_TESTS_EXTERN template Panels<float> pack_panels_of_transposed(float*, const ConstMap<float>&);
 MORA_TESTS_EXTERN template Panels<double> pack_panels_of_transposed(double*,
                                                                     const ConstMap<double>&);
