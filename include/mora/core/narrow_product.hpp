@@ -104,18 +104,20 @@ void narrow_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstM
   const Index depth = a.cols();
   constexpr int block = 8;  // rows that lie a power of two apart share so many places of L1
   const T* const factor = narrow_factor<OpV>(v);
-  parallel_pieces(
-      c.rows(), narrow_piece(std::max<Index>(depth, 1), block), [&](Index first, Index count) {
-        const auto compute = [&]<int rows>(Index i) {
-          narrow_rows<rows>(c.data() + i * c.outerStride(), c.outerStride(), c.cols(), alpha,
-                            a.data() + i * a.outerStride(), a.outerStride(), factor, depth);
-        };
-        const Index end = first + count;
-        Index i = first;
-        for (; i + block <= end; i += block) compute.template operator()<block>(i);
-        for (; i + 4 <= end; i += 4) compute.template operator()<4>(i);
-        for (; i < end; ++i) compute.template operator()<1>(i);
-      });
+  parallel_pieces(c.rows(), narrow_piece(std::max<Index>(depth, 1), block),
+                  [&](Index first, Index count) {
+                    const auto compute = [&]<int rows>(Index i, bool twice = false) {
+                      narrow_rows<rows>(c.data() + i * c.outerStride(), twice ? 0 : c.outerStride(),
+                                        c.cols(), alpha, a.data() + i * a.outerStride(),
+                                        twice ? 0 : a.outerStride(), factor, depth);
+                    };
+                    const Index end = first + count;
+                    Index i = first;
+                    for (; i + block <= end; i += block) compute.template operator()<block>(i);
+                    for (; i + 4 <= end; i += 4) compute.template operator()<4>(i);
+                    // Twice, as compilers form no fused operations in a single chain of sums.
+                    for (; i < end; ++i) compute.template operator()<2>(i, true);
+                  });
 }
 
 /// tile[i][j] = sum over k of g[k][i] x[k][j] for four columns of g and `vectors` vectors of x, of
