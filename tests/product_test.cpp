@@ -26,12 +26,14 @@ struct Sizes {
   Index cols;
   Index depth;
 };
-// The last two: more rows than are packed at once, by two threads too, and more depth.
+// The third and fourth last ones: so small beside their depth that factors are read in their
+// places. The last two: more rows than are packed at once, by two threads too, and more depth.
 constexpr Sizes awkward_sizes[] = {
-    {1, 1, 1},   {1, 7, 5},     {7, 1, 5},   {5, 7, 1},      {2, 3, 4},      {3, 300, 2},
-    {13, 29, 3}, {16, 16, 8},   {64, 4, 31}, {31, 25, 11},   {1, 400, 300},  {400, 1, 300},
-    {12, 8, 90}, {0, 5, 3},     {5, 0, 3},   {5, 3, 0},      {97, 101, 103}, {2, 513, 700},
-    {1, 1, 999}, {3, 33, 1024}, {17, 33, 5}, {129, 65, 257}, {2300, 2, 60},  {1100, 2, 1100},
+    {1, 1, 1},     {1, 7, 5},       {7, 1, 5},   {5, 7, 1},      {2, 3, 4},      {3, 300, 2},
+    {13, 29, 3},   {16, 16, 8},     {64, 4, 31}, {31, 25, 11},   {1, 400, 300},  {400, 1, 300},
+    {12, 8, 90},   {0, 5, 3},       {5, 0, 3},   {5, 3, 0},      {97, 101, 103}, {2, 513, 700},
+    {1, 1, 999},   {3, 33, 1024},   {17, 33, 5}, {129, 65, 257}, {45, 45, 600},  {64, 48, 300},
+    {2300, 2, 60}, {1100, 2, 1100},
 };
 // About as narrow as a vector, and not: whole vectors and rests, and more depth than is summed in
 // one go.

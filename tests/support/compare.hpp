@@ -72,7 +72,7 @@ template <class A, class B>
       within.relative.value_or(tolerance<typename A::Scalar>) * within.magnitude.value_or(largest);
   if (!std::isfinite(allowed)) return testing::AssertionFailure() << "expected an infinite number";
   return detail::all_agree(
-      found, expected, [=](auto a, auto b) { return std::abs(double(a) - double(b)) <= allowed; });
+      found, values, [=](auto a, auto b) { return std::abs(double(a) - double(b)) <= allowed; });
 }
 
 /// The same for two numbers of type T.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "mora/core/matrix.hpp"
+#include "mora/core/vectors.hpp"
 
 namespace mora::inline MORA_ABI::detail {
 
@@ -59,9 +60,10 @@ template <class T, class Term>
   for (; j + lanes <= size; j += lanes) {
     for (Index k = 0; k < lanes; ++k) sums[k] += term(j + k);
   }
-  for (Index width = lanes / 2; width > 0; width /= 2) {
+  repeat<4>([&](auto halvings) {
+    constexpr Index width = lanes >> (halvings + 1);
     for (Index k = 0; k < width; ++k) sums[k] += sums[k + width];
-  }
+  });
   for (; j < size; ++j) sums[0] += term(j);
   return sums[0];
 }

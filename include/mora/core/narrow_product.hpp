@@ -79,9 +79,7 @@ void narrow_rows(T* c, Index stride, Index cols, T alpha, const T* a, Index a_st
     const Index end = std::min(first + part, depth);
     Vector sums[rows] = {};
     for (Index k = first; k < end; ++k) {
-      Vector factor;
-      load(factor, v + k * lanes);
-      repeat<rows>([&](auto i) { sums[i] += factor * a[i * a_stride + k]; });
+      add_outer_product<rows, 1>(sums, a + k, a_stride, v + k * lanes);
     }
     repeat<rows>([&](auto i) { totals[i] += sums[i]; });
   }
@@ -132,10 +130,7 @@ void narrow_tile(T* tile, const T* g, const T* x, Index x_stride, Index depth,
     const T* const row = x + k * x_stride;
     __builtin_prefetch(row + ahead[0]);
     __builtin_prefetch(row + ahead[1]);
-    Vector factors[vectors];
-    repeat<vectors>([&](auto j) { load(factors[j], row + j * lanes); });
-    repeat<4 * vectors>(
-        [&](auto i) { sums[i] += factors[i % vectors] * g[k * lanes + i / vectors]; });
+    add_outer_product<4, vectors>(sums, g + k * lanes, 1, row);
   }
   repeat<4 * vectors>([&](auto i) { store(tile + i * lanes, sums[i]); });
 }

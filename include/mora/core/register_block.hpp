@@ -56,10 +56,7 @@ template <int rows, int vectors, bool adds, class T>
   Vector sums[rows * vectors] = {};
   const T* a = left.data;
   for (Index k = 0; k < depth; ++k) {
-    Vector factors[vectors];
-    repeat<vectors>([&](auto j) { load(factors[j], b + j * lanes); });
-    repeat<rows * vectors>(
-        [&](auto i) { sums[i] += factors[i % vectors] * a[i / vectors * left.row_stride]; });
+    add_outer_product<rows, vectors>(sums, a, left.row_stride, b);
     a += left.depth_stride;
     b += b_stride;
   }

@@ -54,4 +54,22 @@ template <int n, class F>
   repeat(f, std::make_integer_sequence<int, n>());
 }
 
+/// sums[i][j] += a[i stride] b[j], for `vectors` vectors b[j] that follow one another. One
+/// expression rather than a repeat(), of which builds without optimisation would make so many
+/// calls.
+template <int vectors, class Vector, class T, int... i, int... j>
+[[gnu::always_inline]] inline void add_outer_product(Vector* sums, const T* a, Index stride,
+                                                     const T* b, std::integer_sequence<int, i...>,
+                                                     std::integer_sequence<int, j...>) {
+  Vector factors[vectors];
+  (load(factors[j], b + j * Index{sizeof(Vector) / sizeof(T)}), ...);
+  ((sums[i] += factors[i % vectors] * a[i / vectors * stride]), ...);
+}
+template <int rows, int vectors, class Vector, class T>
+[[gnu::always_inline]] inline void add_outer_product(Vector (&sums)[rows * vectors], const T* a,
+                                                     Index stride, const T* b) {
+  add_outer_product<vectors>(sums, a, stride, b, std::make_integer_sequence<int, rows * vectors>(),
+                             std::make_integer_sequence<int, vectors>());
+}
+
 }  // namespace mora::inline MORA_ABI::detail

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "mora/core/random.hpp"
+#include "mora/core/vectors.hpp"
 #include "mora/operators/concepts.hpp"
 
 namespace mora::inline MORA_ABI {
@@ -41,15 +42,10 @@ class StridedGroups {
 
   template <class T>
   void sum(std::span<const T> x, std::span<T> sums) const {
-    const Index first = std::min(features_, groups_);
-    const auto end = std::copy_n(x.begin(), first, sums.begin());
-    std::fill(end, sums.end(), T(0));
-    for (Index start = first; start < features_; start += groups_) {
-      const Index count = std::min(groups_, features_ - start);
-      const T* const from = x.data() + start;
-      T* const to = sums.data();
-      for (Index i = 0; i < count; ++i) to[i] += from[i];
-    }
+    const Index larger = features_ % groups_;  // groups have a member more
+    sum_groups<detail::vector_bytes>(x.data(), sums.data(), larger, features_ / groups_ + 1);
+    sum_groups<detail::vector_bytes>(x.data() + larger, sums.data() + larger, groups_ - larger,
+                                     features_ / groups_);
   }
   template <class T>
   void add_spread(std::span<const T> sums, std::span<T> x) const {
@@ -62,6 +58,27 @@ class StridedGroups {
   }
 
  private:
+  /// The sums of `count` groups that follow one another, each of so many members. Vectors of them,
+  /// of which the last overlaps the one before, or narrower ones, as rows are short.
+  template <int bytes, class T>
+  void sum_groups(const T* x, T* sums, Index count, Index members) const {
+    constexpr Index lanes = bytes / Index{sizeof(T)};
+    if constexpr (lanes > 1) {
+      if (count < lanes) return sum_groups<bytes / 2>(x, sums, count, members);
+    }
+    using Vector = typename detail::VectorOf<T, bytes>::type;
+    for (Index done = 0; done < count; done += lanes) {
+      const Index group = std::min(done, count - lanes);
+      Vector total = {};
+      for (Index i = 0; i < members; ++i) {
+        Vector more;
+        detail::load(more, x + i * groups_ + group);
+        total += more;
+      }
+      detail::store(sums + group, total);
+    }
+  }
+
   Index features_;
   Index groups_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -43,10 +44,10 @@ class WrappedStridedSum {
   void for_each_wrapped(const F& f) const {
     const Index in = in_features();
     if (in % side() == 0) return;
-    Index feature = 0;
-    for (Index entry = in % side(); entry < side(); ++entry) {
-      f(feature, entry);
-      if (++feature == in) feature = 0;
+    for (Index entry = in % side(); entry < side();) {
+      const Index count = std::min(side() - entry, in);
+      for (Index feature = 0; feature < count; ++feature) f(feature, entry + feature);
+      entry += count;
     }
   }
   StridedGroups groups_;

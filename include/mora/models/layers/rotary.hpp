@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstddef>
-#include <vector>
 
 #include "mora/core/buffer.hpp"
 #include "mora/core/parallel.hpp"
@@ -16,10 +14,15 @@ namespace mora::inline MORA_ABI::detail {
 template <class T>
 class RotaryTable {
  public:
-  /// Sines and cosines for positions first ... first + count - 1.
+  /// Sines and cosines for positions first ... first + count - 1, unless they are there.
   void compute(Index first, Index count, Index head_dim, double theta) {
+    if (first == first_ && count <= cosine_.map().rows() && 2 * half_ == head_dim &&
+        theta == theta_) {
+      return;
+    }
     half_ = head_dim / 2;
     first_ = first;
+    theta_ = theta;
     MutableMap<T> cosine = cosine_.shape(count, half_);
     MutableMap<T> sine = sine_.shape(count, half_);
     for (Index j = 0; j < half_; ++j) {
@@ -53,6 +56,7 @@ class RotaryTable {
  private:
   Index half_ = 0;
   Index first_ = 0;
+  double theta_ = 0.0;
   Buffer<T> cosine_;  // [positions, d/2]
   Buffer<T> sine_;
 };
@@ -60,10 +64,9 @@ class RotaryTable {
 /// Turns the first `heads` heads of every row [positions, ...]; row i is at positions[i].
 template <bool backwards, class T>
 void rotate_rows(const RotaryTable<T>& table, MutableMap<T> x, Index heads,
-                 const std::vector<Index>& positions) {
+                 const Index* positions) {
   for_each_row(x.rows(), x.cols(), [&](Index i) {
-    table.template rotate<backwards>(x.data() + i * x.outerStride(), heads,
-                                     positions[static_cast<std::size_t>(i)]);
+    table.template rotate<backwards>(x.data() + i * x.outerStride(), heads, positions[i]);
   });
 }
 

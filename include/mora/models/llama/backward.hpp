@@ -80,13 +80,22 @@ class LlamaBackward {
   }
 
   /// The gradients of a product's layers, whose output gradients dy has beside one another; the one
-  /// by their input is written to dx, unless that is null.
+  /// by their input is written to dx, unless that is null. before(first, count) makes rows of dy
+  /// ready; after(first, count) has those of dx.
+  template <class Before, class After>
   void product(Index layer, LlamaProduct product, const ConstMap<T>& x, const ConstMap<T>& dy,
-               const LlamaBlock<T>& state, MutableMap<T>* dx) {
+               const LlamaBlock<T>& state, MutableMap<T>* dx, const Before& before,
+               const After& after) {
     if (dx && parts_.step) {
-      parts_.step->at(layer, product).backward.product(*dx, T(1), dy);
-    } else if (dx) {
-      fill_zero(*dx);
+      const PackedFactor<T>& w = parts_.step->at(layer, product).backward;
+      for_each_few_rows(dy.rows(), [&](Index first, Index count) {
+        before(first, count);
+        w.product(rows_of(*dx, first, count), T(1), rows_of(dy, first, count));
+        after(first, count);
+      });
+    } else {
+      before(0, dy.rows());
+      if (dx) fill_zero(*dx);
     }
     Index first = 0;
     for (const LlamaSlot slot : slots_of(product)) {
@@ -101,6 +110,7 @@ class LlamaBackward {
       }
       first += outputs;
     }
+    if (dx && !parts_.step) after(0, dy.rows());
   }
 
   /// d becomes the gradient by the norm's input, where the norm's output had d and is all that its
@@ -113,6 +123,12 @@ class LlamaBackward {
     copy = d;
     fill_zero(d);
     rms_norm_add_backward(x, parts_.vector(place), inverse, as_const(copy), d);
+  }
+  /// Rows [first, first + count) of d += the gradient by the norm's input x.
+  void norm_rows(std::size_t place, const ConstMap<T>& x, const T* inverse, MutableMap<T> d_normed,
+                 MutableMap<T> d, Index first, Index count) const {
+    rms_norm_add_backward(rows_of(x, first, count), parts_.vector(place), inverse + first,
+                          as_const(rows_of(d_normed, first, count)), rows_of(d, first, count));
   }
   void norm_weight(std::size_t place, const ConstMap<T>& x, const T* inverse,
                    const ConstMap<T>& dy) {
@@ -145,24 +161,26 @@ class LlamaBackward {
     const ConstMap<T> activation = saves_input(layer, {down})
                                        ? as_const(state.activation.map())
                                        : as_const(work_.block.activation.shape(0, inner));
+    // In place: nothing reads the derivatives after this.
     product(layer, LlamaProduct::down, activation, as_const(d), state,
-            needs_activation ? &d_activation : nullptr);
+            needs_activation ? &d_activation : nullptr, no_rows, [&](Index first, Index count) {
+              const MutableMap<T> own = rows_of(gate_up, first, count);
+              swiglu_backward(as_const(own), rows_of(as_const(d_activation), first, count), own);
+            });
     if (!needs_activation) return;
 
-    // In place: nothing reads the derivatives after this.
-    swiglu_backward(as_const(gate_up), as_const(d_activation), gate_up);
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
     const ConstMap<T> middle = as_const(state.middle.map());
     const std::size_t norm_place = at(layer, post_attention_norm);
     const ConstMap<T> normed = normed_for(layer, {gate, up}, norm_place, middle);
     MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;
-    product(layer, LlamaProduct::gate_up, normed, as_const(gate_up), state, dx);
+    product(layer, LlamaProduct::gate_up, normed, as_const(gate_up), state, dx, no_rows,
+            [&](Index first, Index count) {
+              if (!needs_middle) return;
+              norm_rows(norm_place, middle, state.second_inverse.data(), d_normed, d, first, count);
+            });
     if (!needs_normed) return;
     norm_weight(norm_place, middle, state.second_inverse.data(), as_const(d_normed));
-    if (needs_middle) {
-      rms_norm_add_backward(middle, parts_.vector(norm_place), state.second_inverse.data(),
-                            as_const(d_normed), d);
-    }
   }
 
   void attention(Index layer, const Batch& batch, const ConstMap<T>& x, LlamaBlock<T>& state,
@@ -171,30 +189,33 @@ class LlamaBackward {
     const Index rows = d.rows();
     MutableMap<T> d_attention = work_.d_attention.shape(rows, config().query_size());
     product(layer, LlamaProduct::attention_output, as_const(state.attention.map()), as_const(d),
-            state, needs_qkv ? &d_attention : nullptr);
+            state, needs_qkv ? &d_attention : nullptr, no_rows, no_rows);
     if (!needs_qkv) return;
 
     const ConstMap<T> qkv = as_const(state.qkv.map());
     MutableMap<T> d_qkv = work_.d_qkv.shape(rows, qkv.cols());
-    fill_zero(d_qkv);
     attend(batch, qkv, state, as_const(d_attention), d_qkv);
-    rotate_rows<true>(work_.rotary, d_qkv,
-                      config().num_attention_heads + config().key_value_heads(), work_.positions);
 
     MutableMap<T> d_normed = work_.d_normed.shape(rows, config().hidden_size);
     const std::size_t norm_place = at(layer, input_norm);
     const ConstMap<T> normed = normed_for(layer, {query, key, value}, norm_place, x);
     MutableMap<T>* const dx = needs_normed ? &d_normed : nullptr;
-    product(layer, LlamaProduct::query_key_value, normed, as_const(d_qkv), state, dx);
+    product(
+        layer, LlamaProduct::query_key_value, normed, as_const(d_qkv), state, dx,
+        [&](Index first, Index count) {
+          rotate_rows<true>(work_.rotary, rows_of(d_qkv, first, count),
+                            config().num_attention_heads + config().key_value_heads(),
+                            work_.positions.data() + first);
+        },
+        [&](Index first, Index count) {
+          if (!needs_input) return;
+          norm_rows(norm_place, x, state.first_inverse.data(), d_normed, d, first, count);
+        });
     if (!needs_normed) return;
     norm_weight(norm_place, x, state.first_inverse.data(), as_const(d_normed));
-    if (needs_input) {
-      rms_norm_add_backward(x, parts_.vector(norm_place), state.first_inverse.data(),
-                            as_const(d_normed), d);
-    }
   }
 
-  /// One thread for each sequence and key/value head, which several query heads add to.
+  /// d_qkv, on one thread for each sequence and key/value head, which several query heads add to.
   void attend(const Batch& batch, const ConstMap<T>& qkv, LlamaBlock<T>& state,
               const ConstMap<T>& d_attention, MutableMap<T> d_qkv) {
     const Index heads = config().num_attention_heads;
@@ -211,7 +232,10 @@ class LlamaBackward {
       const auto own = [&](const auto& all, Index head) {
         return head_of(config(), rows_of(all, first, count), head);
       };
+      own(keys_of(config(), d_qkv), kv_head).setZero();
+      own(values_of(config(), d_qkv), kv_head).setZero();
       for (Index head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+        own(queries_of(config(), d_qkv), head).setZero();
         attention_add_backward<T>(
             own(queries_of(config(), qkv), head), own(keys_of(config(), qkv), kv_head),
             own(values_of(config(), qkv), kv_head), scale, own(attended, head),

@@ -69,6 +69,21 @@ void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past
   work.rotary.compute(past, longest, config.head_size(), config.rope_theta);
 }
 
+/// Calls f(first, count) for a few rows at a time, which the caches hold from one operation to the
+/// next, and never for one alone (whose sums compilers may round otherwise) but where it is all.
+template <class F>
+void for_each_few_rows(Index rows, const F& f) {
+  constexpr Index most = 8 * block_rows;
+  for (Index first = 0; first < rows;) {
+    const Index left = rows - first;
+    const Index count = left <= most + 1 ? left : most;
+    f(first, count);
+    first += count;
+  }
+}
+/// Where nothing belongs to the rows of a product.
+inline constexpr auto no_rows = [](Index, Index) {};
+
 /// The forward pass of a LLaMA, layer by layer: h' = h + o(attention(norm(h))),
 /// h'' = h' + down(silu(gate(norm(h'))) up(norm(h'))).
 template <Real T>
@@ -108,8 +123,11 @@ class LlamaForward {
                  LlamaBlock<T>& state, bool kept, LlamaCache<T>* cache) {
     attention(layer, batch, x, state, kept, cache);
     const ConstMap<T> activation = activate(layer, state, kept);
-    y = as_const(state.middle.map());
-    compute<true>(layer, LlamaProduct::down, activation, y, state, kept);
+    const ConstMap<T> middle = as_const(state.middle.map());
+    compute<true>(
+        layer, LlamaProduct::down, activation, y, state, kept,
+        [&](Index first, Index count) { rows_of(y, first, count) = rows_of(middle, first, count); },
+        no_rows);
   }
 
   /// `state` again, for the layer's backward pass alone, which does not need the layer's output:
@@ -176,13 +194,19 @@ class LlamaForward {
                  bool kept, LlamaCache<T>* cache) {
     const Index rows = x.rows();
     MutableMap<T> normed = work_.normed.shape(rows, config().hidden_size);
-    rms_norm(x, vector(layer, LlamaSlot::input_norm), config().rms_norm_eps, normed,
-             state.first_inverse.shape(rows, 1).data());
+    T* const inverse = state.first_inverse.shape(rows, 1).data();
     MutableMap<T> qkv =
         state.qkv.shape(rows, config().query_size() + 2 * config().key_value_size());
-    compute<false>(layer, LlamaProduct::query_key_value, as_const(normed), qkv, state, kept);
-    rotate_rows<false>(work_.rotary, qkv, config().num_attention_heads + config().key_value_heads(),
-                       work_.positions);
+    compute<false>(
+        layer, LlamaProduct::query_key_value, as_const(normed), qkv, state, kept,
+        [&](Index first, Index count) {
+          norm(layer, LlamaSlot::input_norm, x, normed, inverse, first, count);
+        },
+        [&](Index first, Index count) {
+          rotate_rows<false>(work_.rotary, rows_of(qkv, first, count),
+                             config().num_attention_heads + config().key_value_heads(),
+                             work_.positions.data() + first);
+        });
     MutableMap<T> attended = state.attention.shape(rows, config().query_size());
     T* const log_sum = state.log_sum.shape(rows, config().num_attention_heads).data();
     if (cache) {
@@ -191,8 +215,10 @@ class LlamaForward {
       attend(batch, as_const(qkv), attended, log_sum);
     }
     MutableMap<T> middle = state.middle.shape(rows, config().hidden_size);
-    middle = x;
-    compute<true>(layer, LlamaProduct::attention_output, as_const(attended), middle, state, kept);
+    compute<true>(
+        layer, LlamaProduct::attention_output, as_const(attended), middle, state, kept,
+        [&](Index first, Index count) { rows_of(middle, first, count) = rows_of(x, first, count); },
+        no_rows);
   }
 
   /// What `down` maps, silu(gate(norm(h'))) up(norm(h')), from h' = state.middle.
@@ -200,15 +226,22 @@ class LlamaForward {
     const ConstMap<T> middle = as_const(state.middle.map());
     const Index rows = middle.rows();
     MutableMap<T> normed = work_.normed.shape(rows, config().hidden_size);
-    rms_norm(middle, vector(layer, LlamaSlot::post_attention_norm), config().rms_norm_eps, normed,
-             state.second_inverse.shape(rows, 1).data());
+    T* const inverse = state.second_inverse.shape(rows, 1).data();
     const Index inner = config().intermediate_size;
     MutableMap<T> gate_up = state.gate_up.shape(rows, 2 * inner);
-    compute<false>(layer, LlamaProduct::gate_up, as_const(normed), gate_up, state, kept);
     const AdaptedModule<T>* const down = parts_.adapter(LlamaTensors::at(layer, LlamaSlot::down));
     const bool keeps = kept && down && down->adapter.saves_input();
     MutableMap<T> activation = (keeps ? state : work_.block).activation.shape(rows, inner);
-    kept ? swiglu<true>(gate_up, activation) : swiglu<false>(gate_up, activation);
+    compute<false>(
+        layer, LlamaProduct::gate_up, as_const(normed), gate_up, state, kept,
+        [&](Index first, Index count) {
+          norm(layer, LlamaSlot::post_attention_norm, middle, normed, inverse, first, count);
+        },
+        [&](Index first, Index count) {
+          const MutableMap<T> from = rows_of(gate_up, first, count);
+          const MutableMap<T> to = rows_of(activation, first, count);
+          kept ? swiglu<true>(from, to) : swiglu<false>(from, to);
+        });
     return as_const(activation);
   }
 
@@ -218,15 +251,31 @@ class LlamaForward {
     }
   }
 
-  /// The outputs of the product's layers beside one another, in y or added to it.
-  template <bool adds>
+  /// Rows [first, first + count) of a norm before a product, and of its factors.
+  void norm(Index layer, LlamaSlot slot, const ConstMap<T>& x, MutableMap<T> y, T* inverse,
+            Index first, Index count) const {
+    rms_norm(rows_of(x, first, count), vector(layer, slot), config().rms_norm_eps,
+             rows_of(y, first, count), inverse + first);
+  }
+
+  /// The outputs of the product's layers beside one another, in y or added to it. before(first,
+  /// count) makes rows ready, of x and, where it is added to, of y; after(first, count) has them of
+  /// the result.
+  template <bool adds, class Before, class After>
   void compute(Index layer, LlamaProduct product, const ConstMap<T>& x, MutableMap<T> y,
-               LlamaBlock<T>& state, bool kept) {
+               LlamaBlock<T>& state, bool kept, const Before& before, const After& after) {
     if (parts_.step) {
       const PackedFactor<T>& w = parts_.step->at(layer, product).forward;
-      adds ? w.add_product(y, T(1), x) : w.product(y, T(1), x);
-    } else if (!adds) {
-      fill_zero(y);
+      for_each_few_rows(x.rows(), [&](Index first, Index count) {
+        before(first, count);
+        const MutableMap<T> own = rows_of(y, first, count);
+        adds ? w.add_product(own, T(1), rows_of(x, first, count))
+             : w.product(own, T(1), rows_of(x, first, count));
+        after(first, count);
+      });
+    } else {
+      before(0, x.rows());
+      if (!adds) fill_zero(y);
     }
     Index first = 0;
     for (const LlamaSlot slot : slots_of(product)) {
@@ -240,6 +289,7 @@ class LlamaForward {
       }
       first += outputs;
     }
+    if (!parts_.step) after(0, x.rows());
   }
 
   [[nodiscard]] T scale() const {
