@@ -20,9 +20,9 @@ class RotaryTable {
         theta == theta_) {
       return;
     }
+    theta_ = 0.0;  // for when there is no memory
     half_ = head_dim / 2;
     first_ = first;
-    theta_ = theta;
     MutableMap<T> cosine = cosine_.shape(count, half_);
     MutableMap<T> sine = sine_.shape(count, half_);
     for (Index j = 0; j < half_; ++j) {
@@ -34,6 +34,7 @@ class RotaryTable {
         sine(p, j) = static_cast<T>(std::sin(angle));
       }
     }
+    theta_ = theta;
   }
   /// Turns the heads of one row by its position; backwards for gradients.
   template <bool backwards>
