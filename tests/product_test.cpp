@@ -26,8 +26,7 @@ struct Sizes {
   Index cols;
   Index depth;
 };
-// The third and fourth last ones: so small beside their depth that factors are read in their
-// places. The last two: more rows than are packed at once, by two threads too, and more depth.
+// The last two: more rows than are packed at once, by two threads too, and more depth.
 constexpr Sizes awkward_sizes[] = {
     {1, 1, 1},     {1, 7, 5},       {7, 1, 5},   {5, 7, 1},      {2, 3, 4},      {3, 300, 2},
     {13, 29, 3},   {16, 16, 8},     {64, 4, 31}, {31, 25, 11},   {1, 400, 300},  {400, 1, 300},

@@ -67,16 +67,6 @@ class ProductSplit {
     packed_ = right_block() + blocks * left_block_;
   }
 
-  /// Rows so far apart are in one another's places of L1, and each on a page of its own.
-  [[nodiscard]] static bool far_apart(Index stride) {
-    return stride * Index{sizeof(T)} >= Index{1} << 12;
-  }
-  /// Whether a product a^T b is so small that a and b are not read often enough to be packed.
-  [[nodiscard]] static bool reads_in_place(Index rows, Index cols) {
-    constexpr Index most = 64;
-    return rows <= most && cols <= most;
-  }
-
   [[nodiscard]] Index pieces() const { return (size_ + piece_ - 1) / piece_; }
   /// Numbers of a packed block of the right factor.
   [[nodiscard]] Index right_block() const { return whole_lines(block_cols * block_depth_); }
@@ -101,7 +91,7 @@ class ProductSplit {
            const PackRight& pack_right) const {
     T* const buffers = memory();
     constexpr bool plain = OpA == Operand::plain;
-    const bool packs = far_apart(a.outerStride()) || !(plain || reads_in_place(c.rows(), c.cols()));
+    const bool packs = !plain || far_apart(a.outerStride());
     parallel_pieces(size_, piece_, [&](Index first, Index count) {
       const Index number = first / piece_;
       const Piece piece = by_columns_ ? Piece{number, 0, c.rows(), first, count}
@@ -123,17 +113,15 @@ class ProductSplit {
               pack_left<OpA>(packed, a, piece.row + row, rows, k, length);
             });
           }
-          for (Index col = 0, cols = 0; col < piece.cols; col += cols) {
-            cols = next_block_cols(piece.cols - col);
+          for (Index col = 0; col < piece.cols; col += block_cols) {
+            const Index cols = std::min(block_cols, piece.cols - col);
             T* const result = c.data() + (piece.row + row) * c.outerStride() + piece.col + col;
             for_each_block([&](const T* packed, Index k, Index length) {
               const Panels<T> panels =
                   pack_right(right, piece.col + col, cols, k, length, piece.number);
               for_each_row_block(rows, [&](Index i, Index block) {
-                const Index from = piece.row + row + i;
-                LeftRows<T> own =
-                    plain ? LeftRows<T>{a.data() + from * a.outerStride() + k, a.outerStride(), 1}
-                          : LeftRows<T>{a.data() + k * a.outerStride() + from, 1, a.outerStride()};
+                LeftRows<T> own{a.data() + (piece.row + row + i) * a.outerStride() + k,
+                                a.outerStride(), 1};
                 if (packs) {
                   own = plain ? LeftRows<T>{packed + i * length, length, 1}
                               : LeftRows<T>{packed + i * length, 1, block};
@@ -150,11 +138,12 @@ class ProductSplit {
 
  private:
   static constexpr Index block_cols = 6 * panel_cols<T>;
-  /// Whole panels, or what is left behind them: those may be read in their place.
-  [[nodiscard]] static Index next_block_cols(Index left) {
-    return left < panel_cols<T> ? left : std::min(block_cols, left / panel_cols<T> * panel_cols<T>);
-  }
   static constexpr Index most_packed = (Index{1} << 21) / Index{sizeof(T)};
+
+  /// Rows so far apart are in one another's places of L1, and each on a page of its own.
+  [[nodiscard]] static bool far_apart(Index stride) {
+    return stride * Index{sizeof(T)} >= Index{1} << 12;
+  }
 
   /// Rows of op(a) that follow one another, so that L1 holds those of a block.
   template <Operand OpA>
@@ -206,19 +195,13 @@ void add_product(MutableMap<T> c, T alpha, const ConstMap<T>& a, const ConstMap<
     constexpr Operand op = b_plain ? Operand::transposed : Operand::plain;
     if (c.rows() == 1) return add_matrix_vector<op>(c.data(), alpha, b, a.data());
   }
-  using Split = ProductSplit<T>;
-  const bool in_place = !a_plain && b_plain && Split::reads_in_place(c.rows(), c.cols()) &&
-                        !Split::far_apart(b.outerStride());
-  Split(c.rows(), c.cols(), depth)
-      .template run<
-          OpA>(c, alpha, a, depth, [&](T* to, Index col, Index cols, Index k, Index length, Index) {
-        if (in_place && cols % panel_cols<T> == 0) {
-          return Panels<T>{b.data() + k * b.outerStride() + col, panel_cols<T>, b.outerStride()};
-        }
-        return b_plain
-                   ? pack_panels(to, columns_of(rows_of(b, k, length), col, cols))
-                   : pack_panels_of_transposed(to, columns_of(rows_of(b, col, cols), k, length));
-      });
+  ProductSplit<T>(c.rows(), c.cols(), depth)
+      .template run<OpA>(
+          c, alpha, a, depth, [&](T* to, Index col, Index cols, Index k, Index length, Index) {
+            return b_plain ? pack_panels(to, columns_of(rows_of(b, k, length), col, cols))
+                           : pack_panels_of_transposed(
+                                 to, columns_of(rows_of(b, col, cols), k, length));
+          });
 }
 
 struct ReadBlocks;

@@ -14,13 +14,21 @@ namespace mora::inline MORA_ABI::detail {
 template <class T>
 class RotaryTable {
  public:
+  RotaryTable() = default;
+  // An assignment that fails half-way would leave numbers that are another table's.
+  RotaryTable(const RotaryTable&) = delete;
+  RotaryTable& operator=(const RotaryTable&) = delete;
+  RotaryTable(RotaryTable&&) noexcept = default;
+  RotaryTable& operator=(RotaryTable&&) noexcept = default;
+  ~RotaryTable() = default;
+
   /// Sines and cosines for positions first ... first + count - 1, unless they are there.
   void compute(Index first, Index count, Index head_dim, double theta) {
     if (first == first_ && count <= cosine_.map().rows() && 2 * half_ == head_dim &&
         theta == theta_) {
       return;
     }
-    theta_ = 0.0;  // for when there is no memory
+    theta_ = 0.0;
     half_ = head_dim / 2;
     first_ = first;
     MutableMap<T> cosine = cosine_.shape(count, half_);
@@ -57,8 +65,8 @@ class RotaryTable {
  private:
   Index half_ = 0;
   Index first_ = 0;
-  double theta_ = 0.0;
-  Buffer<T> cosine_;  // [positions, d/2]
+  double theta_ = 0.0;  // 0 while there are no numbers
+  Buffer<T> cosine_;    // [positions, d/2]
   Buffer<T> sine_;
 };
 

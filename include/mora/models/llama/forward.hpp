@@ -73,7 +73,7 @@ void prepare_positions(const LlamaConfig& config, const Batch& batch, Index past
 /// next, and never for one alone (whose sums compilers may round otherwise) but where it is all.
 template <class F>
 void for_each_few_rows(Index rows, const F& f) {
-  constexpr Index most = 8 * block_rows;
+  constexpr Index most = 8 * Index{block_rows};
   for (Index first = 0; first < rows;) {
     const Index left = rows - first;
     const Index count = left <= most + 1 ? left : most;
