@@ -106,6 +106,21 @@ Model wide_model(Kind kind, double dropout) {
   return model;
 }
 
+// A row alone may have other bits.
+TEST(FewRows, FollowOneAnotherAndLeaveNoneAlone) {
+  for (Index rows = 0; rows < 300; ++rows) {
+    SCOPED_TRACE(rows);
+    Index next = 0;
+    mora::detail::for_each_few_rows(rows, [&](Index first, Index count) {
+      EXPECT_EQ(first, next);
+      EXPECT_GE(count, std::min<Index>(2, rows));
+      EXPECT_LE(count, 8 * mora::detail::block_rows + 1);
+      next += count;
+    });
+    EXPECT_EQ(next, rows);
+  }
+}
+
 // Whichever thread a turn is on, and also after one that failed.
 TEST(LlamaThreads, TakeTheTurnsOfALaneInTheirOrder) {
   constexpr Index lanes = 3;
